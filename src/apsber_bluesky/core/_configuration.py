@@ -1,0 +1,318 @@
+"""One YAML file per beamline, read into models that forbid unknown keys."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from apsber_bluesky.core._errors import ConfigurationError
+
+ENVIRONMENT_DATA_ROOT = "APSBER_DATA_ROOT"
+_MAXIMUM_PROFILE_BYTES = 1 << 20
+
+
+def _expand(value: Any) -> Any:
+    return Path(os.path.expandvars(value)).expanduser() if isinstance(value, str) else value
+
+
+FolderPath = Annotated[Path, BeforeValidator(_expand)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SessionSettings(_Settings):
+    """Who and where.
+
+    Attributes
+    ----------
+    beamline_id, instrument_name, proposal : str
+        Default metadata of every run; the proposal names the folder.
+    data_root : Path
+        Folder that holds ``<proposal>/<run uid>/``. ``APSBER_DATA_ROOT`` overrides it.
+    macros : dict of str to str
+        EPICS-style macros: ``$(P)`` in a device prefix is replaced by ``macros["P"]``.
+    connection_timeout_s : float
+        How long a device may take to connect [s] before it is reported as missing.
+    """
+
+    beamline_id: str
+    instrument_name: str
+    proposal: str = "commissioning"
+    data_root: FolderPath = Path("~/apsber_data").expanduser()
+    macros: dict[str, str] = Field(default_factory=dict)
+    connection_timeout_s: PositiveFloat = 10.0
+
+
+class SimulationSettings(_Settings):
+    """The simulated beamline; its presence in a profile makes the session start one.
+
+    Attributes
+    ----------
+    phantom : str
+        Name of the phantom in the beam (see ``apsber_bluesky.simulation.PHANTOMS``).
+    data : Path or None
+        Recorded scan (DXchange or NXtomo) to replay instead of the phantom.
+    rows, columns : int
+        Camera size [pixel]; a recorded scan overrides it.
+    seed : int
+        Seed of all noise: equal seeds give equal frames.
+    pixel_size_um : float
+        Pixel size at the sample [um].
+    flat_counts, dark_counts, read_noise_counts : float
+        Open-beam signal, dark level and read noise [counts].
+    dead_pixel_fraction, stripe_strength : float
+        Part of the pixels that do not respond; relative spread of column gains (rings).
+    centre_offset_px : float
+        Distance of the rotation axis from the middle of the camera [pixel].
+    """
+
+    phantom: str = "shepp_logan"
+    data: FolderPath | None = None
+    rows: PositiveInt = 256
+    columns: PositiveInt = 256
+    seed: NonNegativeInt = 1
+    pixel_size_um: PositiveFloat = 5.0
+    flat_counts: PositiveFloat = 40000.0
+    dark_counts: NonNegativeFloat = 100.0
+    read_noise_counts: NonNegativeFloat = 3.0
+    dead_pixel_fraction: float = Field(default=2e-4, ge=0, lt=0.5)
+    stripe_strength: float = Field(default=0.01, ge=0, lt=0.5)
+    centre_offset_px: float = 3.25
+
+
+class StreamingSettings(_Settings):
+    """Frames in motion.
+
+    Attributes
+    ----------
+    frame_address : str
+        ZMQ address of the detector's frame port; ``auto`` takes the simulated camera's.
+    ring_megabytes : int
+        Size of the shared-memory ring [MB].
+    high_water_mark : int
+        Frames that ZMQ may hold on each side of the frame port.
+    series_timeout_s : float
+        How long a series may be silent [s] before its missing frames are given up.
+    """
+
+    frame_address: str = "auto"
+    ring_megabytes: PositiveInt = 128
+    high_water_mark: PositiveInt = 256
+    series_timeout_s: PositiveFloat = 10.0
+
+
+class ProcessingSettings(_Settings):
+    """From frames to a volume.
+
+    Attributes
+    ----------
+    engine : str
+        Reconstruction engine; ``auto`` takes the best present.
+    filter : str
+        Window of the ramp filter.
+    centre : float or "auto"
+        Rotation centre [pixel], or find it.
+    chunk_projections : int
+        Projections per chunk.
+    slab_slices : int
+        Slices per slab.
+    """
+
+    engine: str = "auto"
+    filter: Literal["ramp", "shepp", "hann", "parzen"] = "ramp"
+    centre: float | Literal["auto"] = "auto"
+    chunk_projections: PositiveInt = 32
+    slab_slices: PositiveInt = 16
+
+
+class Limits(_Settings):
+    """Limits of one quality number; ``fail < warn`` means that more is better."""
+
+    warn: float
+    fail: float
+
+
+class AnalysisSettings(_Settings):
+    """Quality control.
+
+    Attributes
+    ----------
+    limits : dict of str to Limits
+        Limits by name of the quality number; those not named keep their defaults.
+    """
+
+    limits: dict[str, Limits] = Field(default_factory=dict)
+
+
+class TiledSettings(_Settings):
+    """The catalogue.
+
+    Attributes
+    ----------
+    uri : str
+        Address of a Tiled server, or ``embedded`` to start one beside the session.
+    api_key_variable : str
+        Environment variable with the API key of that server.
+    """
+
+    uri: str = "embedded"
+    api_key_variable: str = "TILED_API_KEY"
+
+
+class StorageSettings(_Settings):
+    """Where results are kept and served.
+
+    Attributes
+    ----------
+    archive_root : Path or None
+        Folder that takes the verified second copy; None puts it beside the data root,
+        with ``-archive`` behind its name.
+    archive : bool
+        Whether a second copy is made after each run.
+    tiled : TiledSettings
+        The catalogue.
+    """
+
+    archive_root: FolderPath | None = None
+    archive: bool = True
+    tiled: TiledSettings = TiledSettings()
+
+
+class Profile(_Settings):
+    """A beamline: everything a session needs to know.
+
+    Attributes
+    ----------
+    name : str
+        Name of the profile.
+    session, streaming, processing, analysis, storage
+        Settings of each part.
+    simulation : SimulationSettings or None
+        The simulated beamline, if the profile has one.
+    devices : dict of str to list of dict
+        Import path of a device class -> list of keyword arguments, each with ``name``, usually
+        ``prefix`` and ``labels`` (the convention of BITS' ``devices.yml``).
+    """
+
+    name: str
+    session: SessionSettings
+    devices: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    simulation: SimulationSettings | None = None
+    streaming: StreamingSettings = StreamingSettings()
+    processing: ProcessingSettings = ProcessingSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
+    storage: StorageSettings = StorageSettings()
+
+    @property
+    def archive_root(self) -> Path:
+        """Folder that takes the second copies."""
+        root = self.session.data_root
+        return self.storage.archive_root or root.with_name(root.name + "-archive")
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the package."""
+    folder = importlib.resources.files("apsber_bluesky.profiles")
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def _read_profile_text(name_or_file: str | Path) -> tuple[str, str]:
+    text = str(name_or_file)
+    if isinstance(name_or_file, str) and name_or_file in profile_names():
+        resource = importlib.resources.files("apsber_bluesky.profiles") / f"{name_or_file}.yaml"
+        return f"profile {name_or_file}", resource.read_text(encoding="utf-8")
+    path = Path(name_or_file).expanduser()
+    if not path.is_file():
+        raise ConfigurationError(
+            f"no profile {text!r}: it is neither a file nor one of {', '.join(profile_names())}"
+        )
+    if path.stat().st_size > _MAXIMUM_PROFILE_BYTES:
+        raise ConfigurationError(f"profile {path} is larger than 1 MiB; is it a profile at all?")
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read profile {path}: {error}") from error
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Lay nested `changes` over nested `base`; neither is altered."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = merge(old, value) if both and old is not None else value
+    return merged
+
+
+def load_profile(
+    name_or_file: str | Path = "simulated", changes: dict[str, Any] | None = None
+) -> Profile:
+    """Read a profile.
+
+    Parameters
+    ----------
+    name_or_file : str or Path
+        Name of a profile that comes with the package, or a YAML file.
+    changes : dict, optional
+        Nested settings that override those of the file, e.g.
+        ``{"simulation": {"rows": 64}}``.
+
+    Returns
+    -------
+    Profile
+        The settings, checked.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such profile, it is not YAML, or a key or value is wrong; the message names
+        each.
+    """
+    where, text = _read_profile_text(name_or_file)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(
+            f"{where} is not valid YAML: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(
+            f"{where} must be a mapping of settings, not {type(values).__name__}"
+        )
+    values = merge(values, changes or {})
+    if root := os.environ.get(ENVIRONMENT_DATA_ROOT):
+        values = merge(values, {"session": {"data_root": root}})
+    try:
+        return Profile(**values)
+    except ValidationError as error:
+        raise ConfigurationError(f"{where}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown key '{key}' (value {item['input']!r}); remove or correct it")
+        else:
+            lines.append(f"'{key}' is {item['input']!r}: {item['msg']}")
+    return "; ".join(lines)

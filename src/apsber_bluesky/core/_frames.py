@@ -1,0 +1,195 @@
+"""Frames: what they are called, how they are numbered and how they are accounted for."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from apsber_bluesky.core._errors import InputError
+
+StreamName = Literal["primary", "flats", "darks"]
+
+
+class ImageKey(enum.IntEnum):
+    """What a frame shows, as NeXus' ``NXtomo/instrument/detector/image_key`` numbers it."""
+
+    PROJECTION = 0
+    FLAT = 1
+    DARK = 2
+    INVALID = 3
+
+
+STREAM_OF_KEY: dict[ImageKey, StreamName] = {
+    ImageKey.PROJECTION: "primary",
+    ImageKey.FLAT: "flats",
+    ImageKey.DARK: "darks",
+}
+KEY_OF_STREAM: dict[StreamName, ImageKey] = {name: key for key, name in STREAM_OF_KEY.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRequest:
+    """One series of frames that a plan is about to take.
+
+    Attributes
+    ----------
+    run_uid : str
+        Bluesky run uid that the frames belong to.
+    proposal : str
+        Proposal the run belongs to; names the folder.
+    stream : {"primary", "flats", "darks"}
+        Bluesky stream the frames go to; decides their `ImageKey`.
+    num_frames : int
+        Number of frames to expect.
+    rows, columns : int
+        Frame size [pixel].
+    dtype : str
+        NumPy dtype string of the pixels, e.g. ``"<u2"``.
+    """
+
+    run_uid: str
+    proposal: str
+    stream: StreamName
+    num_frames: int
+    rows: int
+    columns: int
+    dtype: str
+
+    @property
+    def image_key(self) -> ImageKey:
+        """What the frames of this series show."""
+        return KEY_OF_STREAM[self.stream]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they travel between processes."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesTicket:
+    """Where the frames of a series will be found.
+
+    Attributes
+    ----------
+    uri : str
+        ``file://localhost/...`` of the HDF5 file.
+    dataset : str
+        Path of the ``(frame, row, column)`` dataset inside it.
+    first_index : int
+        Index in the dataset of the first frame of this series.
+    series : int
+        Number that the series has on the wire; frames of other series are refused.
+    """
+
+    uri: str
+    dataset: str
+    first_index: int
+    series: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRange:
+    """Frames ``start`` to ``stop`` (excluded) of one stream, as documents announce them.
+
+    Attributes
+    ----------
+    run_uid : str
+        Bluesky run uid.
+    stream : {"primary", "flats", "darks"}
+        Bluesky stream.
+    start, stop : int
+        Indices in the dataset.
+    uri, dataset : str
+        Where the frames lie on disk.
+    """
+
+    run_uid: str
+    stream: StreamName
+    start: int
+    stop: int
+    uri: str
+    dataset: str
+
+    @property
+    def image_key(self) -> ImageKey:
+        """What the frames show."""
+        return KEY_OF_STREAM[self.stream]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they travel between processes."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class SeriesBooks:
+    """The books of one stream: every frame is received and written, or named as missing."""
+
+    expected: int = 0
+    received: int = 0
+    written: int = 0
+    used: int = 0
+    duplicated: int = 0
+    refused: int = 0
+    missing: list[int] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected frame is on disk."""
+        return self.written == self.expected and not self.missing
+
+
+@dataclass(slots=True)
+class FrameBooks:
+    """The books of a run, one `SeriesBooks` per stream."""
+
+    streams: dict[str, SeriesBooks] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> int:
+        """Frames that the run was to take."""
+        return sum(b.expected for b in self.streams.values())
+
+    @property
+    def received(self) -> int:
+        """Frames that reached the receiver."""
+        return sum(b.received for b in self.streams.values())
+
+    @property
+    def written(self) -> int:
+        """Frames that are on disk."""
+        return sum(b.written for b in self.streams.values())
+
+    @property
+    def used(self) -> int:
+        """Frames that went into the reconstruction."""
+        return sum(b.used for b in self.streams.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected frame of every stream is on disk."""
+        return all(b.complete for b in self.streams.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Totals and streams as plain values, as they are stored and travel."""
+        return {
+            "expected": self.expected,
+            "received": self.received,
+            "written": self.written,
+            "used": self.used,
+            "complete": self.complete,
+            "streams": {name: asdict(books) for name, books in self.streams.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises
+        ------
+        InputError
+            If `value` holds no ``streams``.
+        """
+        if "streams" not in value:
+            raise InputError(f"frame books without 'streams': {value!r}")
+        return cls({name: SeriesBooks(**books) for name, books in value["streams"].items()})

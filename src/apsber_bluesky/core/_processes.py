@@ -1,0 +1,51 @@
+"""What a process of the suite does to itself before anything else."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAP_IPC_LOCK = 14
+_CAP_SYS_NICE = 23
+
+
+def forgo_real_time() -> None:
+    """Give up the right to real-time threads and locked memory, in this thread and those it starts.
+
+    EPICS' C library gives its threads real-time priority when it may, and an IOC locks its memory;
+    as root on a small machine that starves everything else. Call this before importing EPICS.
+    Outside Linux it does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
+    data = ctypes.create_string_buffer(24)
+    if libc.capget(header, data) != 0:
+        raise OSError(ctypes.get_errno(), "capget failed")
+    drop = ~((1 << _CAP_IPC_LOCK) | (1 << _CAP_SYS_NICE)) & 0xFFFFFFFF
+    effective, permitted, inheritable, *rest = struct.unpack("=6I", data.raw)
+    data.raw = struct.pack("=6I", effective & drop, permitted & drop, inheritable & drop, *rest)
+    if libc.capset(header, data) != 0:
+        raise OSError(ctypes.get_errno(), "capset failed")
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel end this process (SIGTERM) when the process that started it ends.
+
+    Parameters
+    ----------
+    parent_pid : int
+        Process id of the parent. If it has already gone, this process ends at once.
+    """
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl failed")
+    if os.getppid() != parent_pid:
+        raise SystemExit(f"parent process {parent_pid} has already gone")

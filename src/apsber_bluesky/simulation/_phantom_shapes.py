@@ -1,0 +1,93 @@
+"""The shapes of the named phantoms; densities make the largest line integral about 1.7."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from apsber_bluesky.simulation._phantoms import Ellipsoid
+
+_SOIL_SEED = 20240607
+
+
+def _disc() -> tuple[Ellipsoid, ...]:
+    # Off the axis, so that its shadow moves with the angle and the rotation centre can be found.
+    return (Ellipsoid(1.12, (0.75, 0.75, float("inf")), (0.06, -0.04, 0.0)),)
+
+
+def _shepp_logan() -> tuple[Ellipsoid, ...]:
+    """Three-dimensional Shepp-Logan head with Toft's contrast.
+
+    Kak & Slaney, *Principles of Computerized Tomographic Imaging* (1988), table 3.1 and its
+    three-dimensional form; P. Toft, *The Radon Transform* (1996), for the densities.
+    """
+    table = (
+        (1.0, (0.69, 0.92, 0.81), (0.0, 0.0, 0.0), 0.0),
+        (-0.8, (0.6624, 0.874, 0.78), (0.0, -0.0184, 0.0), 0.0),
+        (-0.2, (0.11, 0.31, 0.22), (0.22, 0.0, 0.0), -18.0),
+        (-0.2, (0.16, 0.41, 0.28), (-0.22, 0.0, 0.0), 18.0),
+        (0.1, (0.21, 0.25, 0.41), (0.0, 0.35, -0.15), 0.0),
+        (0.1, (0.046, 0.046, 0.05), (0.0, 0.1, 0.25), 0.0),
+        (0.1, (0.046, 0.046, 0.05), (0.0, -0.1, 0.25), 0.0),
+        (0.1, (0.046, 0.023, 0.05), (-0.08, -0.605, 0.0), 0.0),
+        (0.1, (0.023, 0.023, 0.02), (0.0, -0.606, 0.0), 0.0),
+        (0.1, (0.023, 0.046, 0.02), (0.06, -0.605, 0.0), 0.0),
+    )
+    scale = 2.9
+    return tuple(Ellipsoid(scale * rho, axes, at, turn) for rho, axes, at, turn in table)
+
+
+def _soil() -> tuple[Ellipsoid, ...]:
+    """A soil core: matrix in a tube, aggregates, pores, mineral grains and a branched root."""
+    random = np.random.default_rng(_SOIL_SEED)
+    matrix = 0.62
+    shapes = [
+        Ellipsoid(0.25, (0.93, 0.93, float("inf"))),
+        Ellipsoid(matrix - 0.25, (0.88, 0.88, float("inf"))),
+    ]
+
+    def scatter(count: int, density: float, smallest: float, largest: float) -> None:
+        for _ in range(count):
+            size = random.uniform(smallest, largest)
+            axes = size * random.uniform(0.7, 1.3, 3)
+            reach = 0.86 - 1.3 * size
+            radius, azimuth = reach * np.sqrt(random.uniform()), random.uniform(0, 2 * np.pi)
+            x, y = radius * np.cos(azimuth), radius * np.sin(azimuth)
+            z, turn = random.uniform(-0.9, 0.9), random.uniform(0, 180)
+            a, b, c = (float(axis) for axis in axes)
+            shapes.append(Ellipsoid(density, (a, b, c), (float(x), float(y), float(z)), turn))
+
+    scatter(14, 0.16, 0.10, 0.24)  # aggregates, denser than the matrix
+    scatter(26, -0.22, 0.03, 0.09)  # pores
+    scatter(22, 0.9, 0.012, 0.035)  # mineral grains
+    shapes += _root(matrix)
+    return tuple(shapes)
+
+
+def _root(matrix: float) -> list[Ellipsoid]:
+    """A tap root that winds down the core, with side roots; water, so thinner than the matrix."""
+    thinner = -0.55 * matrix
+    tap = [
+        Ellipsoid(
+            thinner * 0.5,
+            (0.075, 0.06, 0.17),
+            (0.12 * np.cos(2.2 * z) - 0.05, 0.12 * np.sin(1.7 * z), float(z)),
+            40.0 * float(z),
+        )
+        for z in np.linspace(-0.9, 0.9, 11)
+    ]
+    sides = [
+        Ellipsoid(thinner * 0.5, (0.30, 0.02, 0.025), (0.25, 0.05, z), turn)
+        for z, turn in ((-0.5, 15.0), (-0.1, 75.0), (0.3, -30.0), (0.6, 50.0))
+    ]
+    return tap + sides
+
+
+SHAPES: dict[str, Callable[[], tuple[Ellipsoid, ...]]] = {
+    "disc": _disc,
+    "shepp_logan": _shepp_logan,
+    "soil": _soil,
+}
+PHANTOMS = tuple(sorted(SHAPES))
+"""Names of the phantoms."""

@@ -1,0 +1,20 @@
+"""What is kept of a run: NeXus record, volume, verified second copy, catalogue."""
+
+from apsber_bluesky.storage._archive import MANIFEST_NAME, archive_run, verify_copy
+from apsber_bluesky.storage._nexus_record import write_nexus
+from apsber_bluesky.storage._receipt import Receipt, ReceiptFile
+from apsber_bluesky.storage._volume import VolumeInfo, open_volume, read_volume_info
+from apsber_bluesky.storage._volume_writer import VolumeWriter
+
+__all__ = [
+    "MANIFEST_NAME",
+    "Receipt",
+    "ReceiptFile",
+    "VolumeInfo",
+    "VolumeWriter",
+    "archive_run",
+    "open_volume",
+    "read_volume_info",
+    "verify_copy",
+    "write_nexus",
+]

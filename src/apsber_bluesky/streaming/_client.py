@@ -1,0 +1,119 @@
+"""The receiver as a camera sees it, across processes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Final
+
+import zmq
+
+from apsber_bluesky import core
+from apsber_bluesky.core import (
+    ApsberError,
+    FrameBooks,
+    SeriesRequest,
+    SeriesTicket,
+    ServiceError,
+)
+from apsber_bluesky.streaming._messages import pack_message, unpack_message
+
+_POLL_S: Final = 0.02
+
+
+class ReceiverClient:
+    """Ask the receiver process; implements `apsber_bluesky.core.FrameReceiver`.
+
+    Parameters
+    ----------
+    address : str
+        Control address of the receiver.
+    timeout_s : float
+        How long an answer may take [s].
+    """
+
+    def __init__(self, address: str, *, timeout_s: float = 10.0) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._context = zmq.Context()
+        self._lock = threading.Lock()
+        self._socket = self._connect()
+
+    def _connect(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.REQ)
+        socket.linger = 0
+        socket.connect(self._address)
+        return socket
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        with self._lock:
+            self._socket.send(pack_message(request))
+            if not self._socket.poll(int(self._timeout_s * 1000)):
+                # A REQ socket that got no answer can ask no more.
+                self._socket.close()
+                self._socket = self._connect()
+                raise ServiceError(
+                    f"the frame receiver at {self._address} did not answer {request['type']!r}"
+                    f" within {self._timeout_s} s; see its log"
+                )
+            answer = unpack_message(self._socket.recv())
+        if answer["type"] == "error":
+            kind = getattr(core, str(answer["error"]), ApsberError)
+            raise kind(str(answer["message"]))
+        return answer
+
+    def arm(self, request: SeriesRequest) -> SeriesTicket:
+        """Get ready for a series; frames that arrive from now on belong to it.
+
+        Raises
+        ------
+        StorageError
+            If there is no room for the frames or the place cannot be written.
+        """
+        answer = self._ask(type="arm", request=request.to_dict())
+        return SeriesTicket(
+            uri=answer["uri"],
+            dataset=answer["dataset"],
+            first_index=answer["first_index"],
+            series=answer["series"],
+        )
+
+    def written(self, run_uid: str, stream: str) -> int:
+        """Frames of the stream, from the first on without a gap, that are readable on disk."""
+        return int(self._ask(type="state", run_uid=run_uid, stream=stream)["readable"])
+
+    def finish(self, run_uid: str, stream: str, *, timeout_s: float) -> int:
+        """Wait for the end of the series and enter it in the books.
+
+        Parameters
+        ----------
+        run_uid, stream : str
+            The series that is armed.
+        timeout_s : float
+            How long no new frame may come [s] before the rest is given up as missing.
+
+        Returns
+        -------
+        int
+            Frames of the stream that are on disk.
+        """
+        written, since = -1, time.monotonic()
+        while True:
+            state = self._ask(type="state", run_uid=run_uid, stream=stream)
+            if state["written"] != written:
+                written, since = int(state["written"]), time.monotonic()
+            if state["ended"] or time.monotonic() - since > timeout_s:
+                break
+            time.sleep(_POLL_S)
+        self._ask(type="end_series")
+        return int(self._ask(type="state", run_uid=run_uid, stream=stream)["written"])
+
+    def close_run(self, run_uid: str) -> FrameBooks:
+        """Close the spool of a run and return its books."""
+        return FrameBooks.from_dict(self._ask(type="close_run", run_uid=run_uid)["books"])
+
+    def close(self) -> None:
+        """Close the socket."""
+        with self._lock:
+            self._socket.close()
+            self._context.term()

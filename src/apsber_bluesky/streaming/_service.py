@@ -1,0 +1,66 @@
+"""The receiver as a process of its own: settings in on standard input, a ready line out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from apsber_bluesky.core import ApsberError, die_with_parent
+from apsber_bluesky.streaming._messages import Outbox
+from apsber_bluesky.streaming._receiver import Receiver
+from apsber_bluesky.streaming._ring import FrameRing
+
+
+def main() -> int:
+    """Serve until SIGTERM.
+
+    Standard input holds one JSON object: ``parent_pid``, ``frame_address``, ``data_root``,
+    ``ring_descriptor``, ``status_address`` and ``high_water_mark``. The ready line on standard
+    output holds ``control_address``.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings: dict[str, Any] = json.loads(sys.stdin.readline())
+    die_with_parent(settings["parent_pid"])
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    status = Outbox(settings["status_address"])
+
+    def report(run_uid: str, stream: str, received: int, expected: int) -> None:
+        status.send(
+            {
+                "type": "frames",
+                "run_uid": run_uid,
+                "stream": stream,
+                "received": received,
+                "expected": expected,
+            }
+        )
+
+    ring = FrameRing(settings["ring_descriptor"])
+    try:
+        ring.touch()
+        receiver = Receiver(
+            settings["frame_address"],
+            Path(settings["data_root"]),
+            ring,
+            high_water_mark=settings["high_water_mark"],
+            report=report,
+        )
+        print(json.dumps({"ready": True, "control_address": receiver.control_address}), flush=True)  # noqa: T201
+        try:
+            receiver.serve(stop.is_set)
+        finally:
+            receiver.close()
+    except ApsberError as error:
+        print(json.dumps({"ready": False, "error": str(error)}), flush=True)  # noqa: T201
+        return 1
+    finally:
+        ring.close()
+        status.close()
+    return 0

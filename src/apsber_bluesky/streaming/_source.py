@@ -1,0 +1,106 @@
+"""Where consumers read frames: the ring while they are there, else the spool."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import h5py
+import hdf5plugin  # noqa: F401 - registers the compression filters that detectors use
+import numpy as np
+from numpy.typing import NDArray
+
+from apsber_bluesky.core import DataFileError, FrameRange
+from apsber_bluesky.streaming._ring import FrameRing, frame_tag, stream_key
+
+
+def path_of_uri(uri: str) -> Path:
+    """The local path of a ``file:`` URI.
+
+    Raises
+    ------
+    DataFileError
+        If the URI is of another kind or another host.
+    """
+    parsed = urlparse(uri)
+    if parsed.scheme != "file" or parsed.hostname not in (None, "localhost"):
+        raise DataFileError(f"cannot read frames at {uri!r}: not a local file")
+    return Path(unquote(parsed.path))
+
+
+class RingOrFileSource:
+    """Read frames by document reference; implements `apsber_bluesky.core.FrameSource`.
+
+    Parameters
+    ----------
+    ring : FrameRing or None
+        The receiver's ring, where the detector streams; None reads files only.
+    """
+
+    def __init__(self, ring: FrameRing | None = None) -> None:
+        self._ring = ring
+        self._files: dict[Path, h5py.File] = {}
+        self._lock = threading.Lock()
+        self.from_ring = 0
+        self.from_file = 0
+
+    def read(self, frames: FrameRange) -> NDArray[Any]:
+        """Read the frames, shape ``(stop - start, rows, columns)``, in the detector's dtype.
+
+        Raises
+        ------
+        DataFileError
+            If they are neither in the ring nor in the file.
+        """
+        with self._lock:
+            dataset = self._dataset(frames)
+            out = np.empty((frames.stop - frames.start, *dataset.shape[1:]), dataset.dtype)
+            key = stream_key(frames.run_uid, frames.stream)
+            late = [
+                index
+                for index in range(frames.start, frames.stop)
+                if self._ring is None
+                or not self._ring.get(frame_tag(key, index), out[index - frames.start])
+            ]
+            self.from_ring += len(out) - len(late)
+            self.from_file += len(late)
+            if late:
+                self._read_file(dataset, frames, late, out)
+            return out
+
+    def _dataset(self, frames: FrameRange) -> Any:
+        path = path_of_uri(frames.uri)
+        try:
+            if path not in self._files:
+                self._files[path] = h5py.File(path, "r", libver="latest", swmr=True)
+            return self._files[path][frames.dataset]
+        except (OSError, KeyError) as error:
+            raise DataFileError(
+                f"cannot read {frames.dataset} of {path}: {error}; is it still there?"
+            ) from error
+
+    def _read_file(
+        self, dataset: Any, frames: FrameRange, late: list[int], out: NDArray[Any]
+    ) -> None:
+        dataset.refresh()
+        if dataset.shape[0] < frames.stop:
+            raise DataFileError(
+                f"{frames.uri} {frames.dataset} holds {dataset.shape[0]} frames, documents"
+                f" announced {frames.stop}; the file is truncated"
+            )
+        try:
+            for index in late:
+                out[index - frames.start] = dataset[index]
+        except OSError as error:
+            raise DataFileError(
+                f"cannot read frame of {frames.uri} {frames.dataset}: {error}"
+            ) from error
+
+    def close(self) -> None:
+        """Close the files."""
+        with self._lock:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
