@@ -60,9 +60,10 @@ from apsber_bluesky.core._protocols import (
 from apsber_bluesky.core._provenance import PROGRAM, ProcessRecord
 from apsber_bluesky.core._quality import QualityMetric, Verdict, judge
 from apsber_bluesky.core._run_folder import RunFolder, check_folder_name, find_run, iter_runs
-from apsber_bluesky.core._tomography import RunDescription, TomographyScan
+from apsber_bluesky.core._tomography import DEFAULT_PROPOSAL, RunDescription, TomographyScan
 
 __all__ = [
+    "DEFAULT_PROPOSAL",
     "KEY_OF_STREAM",
     "PARTIAL_SUFFIX",
     "PROGRAM",

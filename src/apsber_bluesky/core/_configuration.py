@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from apsber_bluesky.core._errors import ConfigurationError
+from apsber_bluesky.core._tomography import DEFAULT_PROPOSAL
 
 ENVIRONMENT_DATA_ROOT = "APSBER_DATA_ROOT"
 _MAXIMUM_PROFILE_BYTES = 1 << 20
@@ -45,7 +46,7 @@ class SessionSettings(_Settings):
     beamline_id, instrument_name, proposal : str
         Default metadata of every run; the proposal names the folder.
     data_root : Path
-        Folder that holds ``<proposal>/<run uid>/``. ``APSBER_DATA_ROOT`` overrides it.
+        Folder that holds ``<proposal>/<run uid>/``. ``APSBER_DATA_ROOT`` overrides the file.
     macros : dict of str to str
         EPICS-style macros: ``$(P)`` in a device prefix is replaced by ``macros["P"]``.
     connection_timeout_s : float
@@ -54,7 +55,7 @@ class SessionSettings(_Settings):
 
     beamline_id: str
     instrument_name: str
-    proposal: str = "commissioning"
+    proposal: str = DEFAULT_PROPOSAL
     data_root: FolderPath = Path("~/apsber_data").expanduser()
     macros: dict[str, str] = Field(default_factory=dict)
     connection_timeout_s: PositiveFloat = 10.0
@@ -298,9 +299,9 @@ def load_profile(
         raise ConfigurationError(
             f"{where} must be a mapping of settings, not {type(values).__name__}"
         )
-    values = merge(values, changes or {})
     if root := os.environ.get(ENVIRONMENT_DATA_ROOT):
         values = merge(values, {"session": {"data_root": root}})
+    values = merge(values, changes or {})
     try:
         return Profile(**values)
     except ValidationError as error:

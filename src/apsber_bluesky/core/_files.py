@@ -65,7 +65,7 @@ def explain_disk_errors(path: Path, doing: str) -> Iterator[None]:
             errno.EACCES: "permission denied; choose a data root that you may write to",
             errno.EPERM: "operation not permitted; choose a data root that you may write to",
             errno.EROFS: "the file system is read-only; choose another data root",
-            errno.EEXIST: "it is there already and is never overwritten; remove it or use a new run",
+            errno.EEXIST: "it is there already and is never overwritten; remove it",
             errno.ENOTDIR: "a part of the path is a file; choose another data root",
         }.get(error.errno or 0)
         if advice is None:

@@ -36,8 +36,6 @@ class SeriesRequest:
     ----------
     run_uid : str
         Bluesky run uid that the frames belong to.
-    proposal : str
-        Proposal the run belongs to; names the folder.
     stream : {"primary", "flats", "darks"}
         Bluesky stream the frames go to; decides their `ImageKey`.
     num_frames : int
@@ -49,7 +47,6 @@ class SeriesRequest:
     """
 
     run_uid: str
-    proposal: str
     stream: StreamName
     num_frames: int
     rows: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,13 +10,13 @@ from numpy.typing import NDArray
 from apsber_bluesky.core._frames import FrameBooks, FrameRange, SeriesRequest, SeriesTicket
 from apsber_bluesky.core._tomography import RunDescription
 
-ProgressCallback = Callable[[str, int, int], None]
-"""Called with (name of the step, done, total) as work proceeds."""
-
-
 @runtime_checkable
 class FrameReceiver(Protocol):
     """What a camera asks of the one reader of its frame port (``streaming`` implements it)."""
+
+    def begin_run(self, run: RunDescription) -> None:
+        """A run has opened; its proposal names the folder."""
+        ...
 
     def arm(self, request: SeriesRequest) -> SeriesTicket:
         """Get ready for a series; frames that arrive from now on belong to it."""
@@ -86,6 +85,15 @@ class ReconstructionEngine(Protocol):
         """Projections seen so far."""
         ...
 
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the projections that have not been accumulated."""
+        ...
+
+    def give_up_missing(self) -> list[int]:
+        """Weigh the projections that are there as all there will be; those that are missing."""
+        ...
+
     def accumulate(self, projections: NDArray[np.float32], first: int) -> None:
         """Take line integrals ``(n, rows, columns)`` of projections ``first`` to ``first + n``."""
         ...
@@ -115,10 +123,3 @@ class StageProgress(Protocol):
     def message(self, run_uid: str, event: str, details: dict[str, Any]) -> None:
         """Something worth telling the user happened."""
         ...
-
-
-SlabWriter = Callable[[int, NDArray[np.float32]], None]
-"""Called with (first slice, slab) for each finished slab of a volume."""
-
-Slabs = Iterable[tuple[int, NDArray[np.float32]]]
-"""(first slice, slab) pairs in increasing order."""

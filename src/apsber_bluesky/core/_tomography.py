@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+#: Proposal of runs that name none.
+DEFAULT_PROPOSAL = "commissioning"
+
 
 class TomographyScan(BaseModel):
     """Geometry and conditions of one tomography scan (start-document key ``tomography``).
@@ -94,7 +97,7 @@ class RunDescription(BaseModel):
     scan_id: int = 0
     plan_name: str = ""
     sample: str = ""
-    proposal: str = "commissioning"
+    proposal: str = DEFAULT_PROPOSAL
     beamline_id: str = ""
     instrument_name: str = ""
     start_time_s: float = 0.0
@@ -115,7 +118,7 @@ class RunDescription(BaseModel):
             scan_id=int(start.get("scan_id", 0)),
             plan_name=str(start.get("plan_name", "")),
             sample=str(sample.get("name", "") if isinstance(sample, dict) else sample),
-            proposal=str(start.get("proposal_id") or "commissioning"),
+            proposal=str(start.get("proposal_id") or DEFAULT_PROPOSAL),
             beamline_id=str(start.get("beamline_id", "")),
             instrument_name=str(start.get("instrument_name", "")),
             start_time_s=float(start.get("time", 0.0)),

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apsber_bluesky.core import InputError
-
 # Object unit, as a part of the camera's columns: radius 1 leaves 6 % of the columns on either
 # side, so that the object stays in the frame with the rotation axis off centre.
 _UNIT_PER_COLUMN = 0.44
@@ -171,14 +169,10 @@ def _add_body(volume: NDArray[np.float32], body: _Body) -> None:
     rows, size, _ = volume.shape
     origin = ((rows - 1) / 2 + body.z, size // 2 + body.y, size // 2 + body.x)
     half = (body.c, body.extent(math.pi / 2), body.extent(0.0))
-    box = tuple(
-        _span(o, h, n) for o, h, n in zip(origin, half, (rows, size, size), strict=True)
-    )
+    box = tuple(_span(o, h, n) for o, h, n in zip(origin, half, (rows, size, size), strict=True))
     if any(part.stop <= part.start for part in box):
         return
-    z, y, x = (
-        np.arange(part.start, part.stop) - o for part, o in zip(box, origin, strict=True)
-    )
+    z, y, x = (np.arange(part.start, part.stop) - o for part, o in zip(box, origin, strict=True))
     radius = np.sqrt(_radius_squared(body, z[:, None, None], y[None, :, None], x[None, None, :]))
     # Within this distance of the surface a voxel may be partly outside; the radius changes by at
     # most 1 / (smallest semi-axis) per pixel.
@@ -212,18 +206,3 @@ def _fractions(
             for dx in steps:
                 inside += _radius_squared(body, z + dz, y + dy, x + dx) <= 1.0
     return (inside / _SUBSAMPLES**3).astype(np.float32)
-
-
-def make_phantom(name: str) -> Phantom:
-    """Build a phantom by name.
-
-    Raises
-    ------
-    InputError
-        If no phantom has this name.
-    """
-    from apsber_bluesky.simulation._phantom_shapes import SHAPES
-
-    if name not in SHAPES:
-        raise InputError(f"unknown phantom {name!r}; choose one of {', '.join(sorted(SHAPES))}")
-    return Phantom(name, SHAPES[name]())

@@ -1,19 +1,29 @@
 """What is kept of a run: NeXus record, volume, verified second copy, catalogue."""
 
 from apsber_bluesky.storage._archive import MANIFEST_NAME, archive_run, verify_copy
+from apsber_bluesky.storage._embedded_tiled import (
+    PROCESSED_CONTAINER,
+    RAW_CONTAINER,
+    EmbeddedTiled,
+)
 from apsber_bluesky.storage._nexus_record import write_nexus
+from apsber_bluesky.storage._publication import publish_run
 from apsber_bluesky.storage._receipt import Receipt, ReceiptFile
 from apsber_bluesky.storage._volume import VolumeInfo, open_volume, read_volume_info
 from apsber_bluesky.storage._volume_writer import VolumeWriter
 
 __all__ = [
     "MANIFEST_NAME",
+    "PROCESSED_CONTAINER",
+    "RAW_CONTAINER",
+    "EmbeddedTiled",
     "Receipt",
     "ReceiptFile",
     "VolumeInfo",
     "VolumeWriter",
     "archive_run",
     "open_volume",
+    "publish_run",
     "read_volume_info",
     "verify_copy",
     "write_nexus",

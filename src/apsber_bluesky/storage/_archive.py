@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from apsber_bluesky._version import __version__
 from apsber_bluesky.core import (
     PARTIAL_SUFFIX,
     PROGRAM,
     Cancellation,
-    RunCancelled,
     RunFolder,
     StorageError,
     atomic_file,
@@ -24,29 +21,15 @@ from apsber_bluesky.core import (
     write_json,
 )
 from apsber_bluesky.storage._receipt import RECEIPT_NAME, RECEIPTS_FOLDER, Receipt, ReceiptFile
+from apsber_bluesky.storage._verified_copy import (
+    ArchiveProgress,
+    CopyJob,
+    file_identity,
+    find_problems,
+    secure_file,
+)
 
 MANIFEST_NAME = "manifest-sha256.txt"
-_BLOCK_BYTES = 4 << 20
-
-ArchiveProgress = Callable[[str, int, int], None]
-"""Called with ("archive", bytes done, bytes in all); reading back counts as well as copying."""
-
-
-class _Job:
-    """Progress and cancellation of one archive run."""
-
-    def __init__(
-        self, total: int, progress: ArchiveProgress | None, cancelled: Cancellation | None
-    ) -> None:
-        self._total, self._done = total, 0
-        self._progress, self._cancelled = progress, cancelled
-
-    def advance(self, count: int) -> None:
-        if self._cancelled is not None and self._cancelled.is_set():
-            raise RunCancelled("archiving was cancelled; start it again to complete the copy")
-        self._done += count
-        if self._progress is not None:
-            self._progress("archive", self._done, self._total)
 
 
 def archive_run(
@@ -93,9 +76,9 @@ def archive_run(
     target = RunFolder.of(archive_root, folder.proposal, folder.uid).path
     _check_places(source, target)
     files = _survey(source)
-    job = _Job(2 * sum(status.st_size for status in files.values()), progress, cancelled)
+    job = CopyJob(2 * sum(status.st_size for status in files.values()), progress, cancelled)
     with explain_disk_errors(target, "archive the run"):
-        entries = [_secure(source, target, name, files[name], job) for name in files]
+        entries = [secure_file(source, target, name, files[name], job) for name in files]
         _check_unchanged(source, files)
         entries = sorted([*entries, *_kept(target, set(files))], key=lambda entry: entry.path)
         receipt = Receipt(
@@ -124,8 +107,8 @@ def verify_copy(receipt: Receipt | Path) -> list[str]:
     Parameters
     ----------
     receipt : Receipt or Path
-        The receipt, its file, or a folder that holds one. The receipt that lies in a copy is
-        held against that copy, wherever it is now.
+        The receipt, its file, or the folder of a run or of its copy. A receipt that lies in a
+        copy is held against that copy, wherever it is now.
 
     Returns
     -------
@@ -138,11 +121,11 @@ def verify_copy(receipt: Receipt | Path) -> list[str]:
         If there is no readable receipt.
     """
     if isinstance(receipt, Receipt):
-        return _problems(Path(receipt.target), receipt.files)
+        return find_problems(Path(receipt.target), receipt.files)
     found = Receipt.read(receipt)
     place = receipt.resolve() if receipt.is_dir() else receipt.resolve().parent.parent
-    is_source = place == Path(found.source)
-    return _problems(Path(found.target) if is_source else place, found.files)
+    is_copy = (place / MANIFEST_NAME).is_file()
+    return find_problems(place if is_copy else Path(found.target), found.files)
 
 
 def _now() -> str:
@@ -171,7 +154,9 @@ def _survey(source: Path) -> dict[str, os.stat_result]:
         if any(part.endswith(PARTIAL_SUFFIX) for part in name.split("/")):
             continue
         if path.is_symlink() or not path.is_file():
-            raise StorageError(f"{path} is a link or no file, which an archive cannot hold; move it")
+            raise StorageError(
+                f"{path} is a link or no file, which an archive cannot hold; move it"
+            )
         files[name] = path.stat()
     return dict(sorted(files.items()))
 
@@ -185,10 +170,6 @@ def _walk(source: Path) -> Iterator[Path]:
         yield from (Path(place) / name for name in [*names, *linked])
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
 def _check_unchanged(source: Path, before: dict[str, os.stat_result]) -> None:
     after = _survey(source)
     changed = sorted(
@@ -196,7 +177,7 @@ def _check_unchanged(source: Path, before: dict[str, os.stat_result]) -> None:
         for name in before.keys() | after.keys()
         if name not in before
         or name not in after
-        or _identity(before[name]) != _identity(after[name])
+        or file_identity(before[name]) != file_identity(after[name])
     )
     if changed:
         raise StorageError(
@@ -205,90 +186,16 @@ def _check_unchanged(source: Path, before: dict[str, os.stat_result]) -> None:
         )
 
 
-def _secure(
-    source: Path, target: Path, name: str, status: os.stat_result, job: _Job
-) -> ReceiptFile:
-    """Have one file in the archive, read back and compared."""
-    here, there = source / name, target / name
-    if there.is_file() and there.stat().st_size == status.st_size:
-        checksum = _digest(here, job)
-        if _digest(there, job, from_disk=True) == checksum:
-            return ReceiptFile(path=name, size=status.st_size, sha256=checksum)
-        job.advance(-2 * status.st_size)
-    with atomic_file(there) as partial:
-        checksum = _copy(here, partial, job)
-        if _identity(here.stat()) != _identity(status):
-            raise StorageError(
-                f"{here} changed while it was copied; wait until the run is finished and"
-                " archive it again"
-            )
-        if (found := _digest(partial, job, from_disk=True)) != checksum:
-            raise StorageError(
-                f"the copy {there} reads back as sha256 {found}, not {checksum}: its disk"
-                " does not keep what is written to it; replace it and archive again"
-            )
-    return ReceiptFile(path=name, size=status.st_size, sha256=checksum)
-
-
-def _copy(here: Path, partial: Path, job: _Job) -> str:
-    digest = hashlib.sha256()
-    with here.open("rb", buffering=0) as reader, partial.open("wb", buffering=0) as writer:
-        for block in _blocks(reader):
-            digest.update(block)
-            rest = memoryview(block)
-            while rest:
-                rest = rest[writer.write(rest) :]
-            job.advance(len(block))
-        os.fsync(writer.fileno())
-    return digest.hexdigest()
-
-
-def _digest(path: Path, job: _Job | None = None, *, from_disk: bool = False) -> str:
-    """SHA-256 of a file; `from_disk` drops it from the page cache first, if the system can."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as reader:
-        if from_disk and hasattr(os, "posix_fadvise"):
-            os.fdatasync(reader.fileno())
-            os.posix_fadvise(reader.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        for block in _blocks(reader):
-            digest.update(block)
-            if job is not None:
-                job.advance(len(block))
-    return digest.hexdigest()
-
-
-def _blocks(reader: BinaryIO) -> Iterator[bytes]:
-    while block := reader.read(_BLOCK_BYTES):
-        yield block
-
-
 def _kept(target: Path, names: set[str]) -> list[ReceiptFile]:
     """Files that an earlier receipt of this copy lists and the run folder has no longer."""
     if not (target / RECEIPTS_FOLDER / RECEIPT_NAME).is_file():
         return []
     kept = tuple(entry for entry in Receipt.read(target).files if entry.path not in names)
-    if problems := _problems(target, kept):
+    if problems := find_problems(target, kept):
         raise StorageError(
             f"the archive {target} no longer holds what its receipt says: {'; '.join(problems)}"
         )
     return list(kept)
-
-
-def _problems(place: Path, files: tuple[ReceiptFile, ...]) -> list[str]:
-    problems = []
-    for entry in files:
-        path = place / entry.path
-        try:
-            size = path.stat().st_size
-            if size != entry.size:
-                problems.append(f"{path} has {size} bytes instead of {entry.size}")
-            elif (checksum := _digest(path, from_disk=True)) != entry.sha256:
-                problems.append(f"{path} has sha256 {checksum} instead of {entry.sha256}")
-        except FileNotFoundError:
-            problems.append(f"{path} is missing")
-        except OSError as error:
-            problems.append(f"{path} cannot be read: {error.strerror}")
-    return problems
 
 
 def _seal(target: Path, receipt: Receipt) -> None:
@@ -297,7 +204,7 @@ def _seal(target: Path, receipt: Receipt) -> None:
         lines = "".join(f"{entry.sha256}  {entry.path}\n" for entry in receipt.files)
         partial.write_text(lines, encoding="utf-8")
     write_json(target / RECEIPTS_FOLDER / RECEIPT_NAME, receipt.model_dump(mode="json"))
-    for place, _, _ in os.walk(target):
-        sync_directory(Path(place))
+    for folder, _, _ in os.walk(target):
+        sync_directory(Path(folder))
     for place in (target.parent, target.parent.parent):
         sync_directory(place)

@@ -10,13 +10,13 @@ import h5py
 import numpy as np
 
 from apsber_bluesky.core import FrameBooks, ProcessRecord, QualityMetric, Verdict
-from apsber_bluesky.storage._nexus_tools import add_group, iso_time, plain, safe_name
+from apsber_bluesky.storage._nexus_tools import add_group, add_values, iso_time, safe_name
 
 
 def add_process(entry: h5py.Group, record: ProcessRecord) -> None:
     """Add one ``NXprocess``.
 
-    Its ``parameters`` are the step's own; ``provenance`` holds host, times and checksums, and
+    Its ``parameters`` are the step's own; ``provenance`` holds host, times and checksums, and in
     ``record`` the whole record as JSON, from which `ProcessRecord.from_dict` reads it back.
     """
     name = f"process_{record.sequence_index}_{safe_name(record.name)}"
@@ -25,27 +25,20 @@ def add_process(entry: h5py.Group, record: ProcessRecord) -> None:
     group["version"] = record.version
     group["date"] = iso_time(record.finished_s)
     group["sequence_index"] = np.int64(record.sequence_index)
-    parameters = add_group(group, "parameters", "NXparameters")
-    for key, value in record.parameters.items():
-        parameters[safe_name(key)] = plain(value)
+    add_values(add_group(group, "parameters", "NXparameters"), record.parameters)
     _add_provenance(add_group(group, "provenance", "NXparameters"), record)
-    note = add_group(group, "record", "NXnote")
-    note["type"] = "application/json"
-    note["description"] = "The whole record of this step"
-    text = json.dumps(record.to_dict(), default=str, sort_keys=True)
-    note["data"] = np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def _add_provenance(group: h5py.Group, record: ProcessRecord) -> None:
     group["step"] = record.name
     group["host"] = record.host
     group["started"] = iso_time(record.started_s)
-    group["duration"] = float(record.finished_s - record.started_s)
-    group["duration"].attrs["units"] = "s"
+    group["duration_s"] = float(record.finished_s - record.started_s)
     for what, checksums in (("input", record.inputs), ("output", record.outputs)):
         for number, (name, checksum) in enumerate(checksums.items(), start=1):
             group[f"{what}_{number}"] = name
             group[f"{what}_{number}_checksum"] = checksum
+    group["record"] = json.dumps(record.to_dict(), default=str, sort_keys=True)
 
 
 def add_books(entry: h5py.Group, books: FrameBooks, exit_status: str) -> None:

@@ -25,7 +25,7 @@ from apsber_bluesky.core import (
 )
 from apsber_bluesky.storage._nexus_processes import add_books, add_process, add_quality
 from apsber_bluesky.storage._nexus_stack import add_dxchange_view, add_stack, stack_angles_deg
-from apsber_bluesky.storage._nexus_tools import add_group, add_link, iso_time, plain, safe_name
+from apsber_bluesky.storage._nexus_tools import add_group, add_link, add_values, iso_time
 from apsber_bluesky.storage._raw_file import RawStream, read_raw
 
 
@@ -39,7 +39,7 @@ def write_nexus(
     quality: Sequence[QualityMetric],
     exit_status: str,
     start: Mapping[str, Any] | None = None,
-    monitor: NDArray[np.floating[Any]] | None = None,
+    ring_current_mA: NDArray[np.floating[Any]] | None = None,
 ) -> Path:
     """Write the NeXus record of a run, application definition NXtomo.
 
@@ -64,8 +64,9 @@ def write_nexus(
         Of the Bluesky run: ``success``, ``abort`` or ``fail``.
     start : mapping, optional
         Bluesky start document; kept in ``/entry/instrument/bluesky/metadata``.
-    monitor : ndarray, shape (frames,), optional
-        Beam monitor reading of each frame of the stack, for ``/entry/control``.
+    ring_current_mA : ndarray, shape (frames,), optional
+        Storage-ring current at each frame of the stack [mA], for ``/entry/control``, which is
+        where nxtomo looks for it.
 
     Returns
     -------
@@ -77,14 +78,17 @@ def write_nexus(
     DataFileError
         If ``raw.h5`` is missing, truncated or of another layout.
     InputError
-        If `monitor` does not have one reading per frame.
+        If `ring_current_mA` does not have one reading per frame.
     StorageError
         If the folder is full or cannot be written.
     """
     streams = read_raw(folder.raw)
     frames = sum(stream.shape[0] for stream in streams)
-    if monitor is not None and monitor.shape != (frames,):
-        raise InputError(f"monitor has shape {monitor.shape}; give one reading per frame: {frames}")
+    current = ring_current_mA
+    if current is not None and current.shape != (frames,):
+        raise InputError(
+            f"ring_current_mA has shape {current.shape}; give one reading per frame: {frames}"
+        )
     with (
         explain_disk_errors(folder.nexus, "write the NeXus record"),
         atomic_file(folder.nexus) as partial,
@@ -98,8 +102,10 @@ def write_nexus(
         _add_frames(detector, streams, folder.raw.name, run.scan, centre_px)
         _add_sample(entry, run, streams)
         _add_plot(entry)
-        if monitor is not None:
-            add_group(entry, "control", "NXmonitor")["data"] = np.asarray(monitor, np.float64)
+        if current is not None:
+            control = add_group(entry, "control", "NXmonitor")
+            control["data"] = np.asarray(current, np.float64)
+            control["data"].attrs["units"] = "mA"
         for record in processes:
             add_process(entry, record)
         add_books(entry, books, exit_status)
@@ -135,11 +141,8 @@ def _add_instrument(entry: h5py.Group, run: RunDescription, start: Mapping[str, 
         beam = add_group(instrument, "beam", "NXbeam")
         _add_number(beam, "incident_energy", run.scan.energy_keV, "keV")
     if start:
-        metadata = add_group(
-            add_group(instrument, "bluesky", "NXcollection"), "metadata", "NXcollection"
-        )
-        for key, value in start.items():
-            metadata[safe_name(key)] = plain(value)
+        bluesky = add_group(instrument, "bluesky", "NXcollection")
+        add_values(add_group(bluesky, "metadata", "NXcollection"), start)
     return add_group(instrument, "detector", "NXdetector")
 
 
@@ -159,14 +162,14 @@ def _add_frames(
     data = add_stack(detector, "data", streams, raw_name)
     data.attrs["long_name"] = "detector counts"
     detector["image_key"] = np.concatenate([stream.image_key for stream in streams])
-    detector["sequence_number"] = np.concatenate([stream.frame_number for stream in streams])
+    detector["sequence_number"] = np.arange(len(data), dtype=np.uint32)
     detector["count_time"] = np.full(len(data), scan.exposure_s)
     detector["count_time"].attrs["units"] = "s"
     if scan.pixel_size_um is not None:
         for axis in "xy":
-            _add_number(detector, f"{axis}_pixel_size", scan.pixel_size_um * 1e-6, "m")
+            _add_number(detector, f"{axis}_pixel_size", scan.pixel_size_um / 1e6, "m")
     if scan.sample_detector_distance_mm is not None:
-        _add_number(detector, "distance", scan.sample_detector_distance_mm * 1e-3, "m")
+        _add_number(detector, "distance", scan.sample_detector_distance_mm / 1e3, "m")
     if centre_px is not None:
         _add_number(detector, "x_rotation_axis_pixel_position", centre_px)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -35,14 +36,28 @@ def safe_name(name: str) -> str:
     return name if re.match(r"[A-Za-z0-9_]", name) else f"_{name}"
 
 
+def add_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
+    """Write values of any kind, such as users put in metadata; see `plain`."""
+    for key, value in values.items():
+        name = stem = safe_name(str(key))
+        number = 1
+        while name in group:
+            number += 1
+            name = f"{stem}_{number}"
+        group[name] = plain(value)
+
+
 def plain(value: Any) -> Any:
     """Make what HDF5 can hold of a number, text, boolean, list, mapping or None.
 
-    Lists that are not of one plain kind, mappings and None become JSON text.
+    Lists that are not of one plain kind, mappings, None and text that HDF5 cannot hold become
+    JSON text.
     """
     if isinstance(value, bool | np.bool_):
         return np.int8(value)
-    if isinstance(value, str | int | float | np.number):
+    if isinstance(value, str) and "\0" not in value:
+        return value
+    if isinstance(value, int | float | np.number):
         return value
     if isinstance(value, list | tuple | np.ndarray) and len(value):
         array = np.asarray(value) if not _is_mixed(value) else None
@@ -50,7 +65,7 @@ def plain(value: Any) -> Any:
             return array
         if array is not None and array.dtype.kind == "b":
             return array.astype(np.int8)
-        if all(isinstance(item, str) for item in value):
+        if all(isinstance(item, str) and "\0" not in item for item in value):
             return list(value)
     return json.dumps(value, default=str, sort_keys=True)
 

@@ -95,8 +95,7 @@ def _read_stream(path: Path, file: h5py.File, name: StreamName) -> RawStream | N
         return None
     try:
         data, *columns = (
-            file[f"/entry/{name}/{what}"]
-            for what in ("data", "frame_number", "timestamp", "angle")
+            file[f"/entry/{name}/{what}"] for what in ("data", "frame_number", "timestamp", "angle")
         )
     except KeyError as error:
         raise DataFileError(f"{path} misses a part of stream {name!r}: {error}") from error

@@ -49,7 +49,8 @@ def _open_group(path: Path) -> tuple[zarr.Group, tuple[str, ...]]:
         raise DataFileError(f"no volume at {path}; it appears when the reconstruction is whole")
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
-        datasets = group.attrs["ome"]["multiscales"][0]["datasets"]  # type: ignore[index,call-overload]
+        ome: Any = group.attrs["ome"]
+        datasets = ome["multiscales"][0]["datasets"]
         return group, tuple(str(dataset["path"]) for dataset in datasets)
     except (zarr.errors.BaseZarrError, OSError, KeyError, ValueError, TypeError) as error:
         raise DataFileError(f"{path} is not an OME-Zarr 0.5 volume: {error}") from error

@@ -60,9 +60,9 @@ class VolumeWriter:
         voxel_size_um: float | None = None,
         chunk: tuple[int, int, int] = DEFAULT_CHUNK,
     ) -> None:
-        for what, value in (("shape", shape), ("chunk", chunk)):
-            if len(value) != 3 or min(value) < 1:
-                raise InputError(f"{what} of a volume is {value!r}; give three positive sizes")
+        for what, sizes in (("shape", [*shape]), ("chunk", [*chunk])):
+            if len(sizes) != 3 or min(sizes) < 1:
+                raise InputError(f"{what} of a volume is {sizes}; give three positive sizes")
         if voxel_size_um is not None and not (math.isfinite(voxel_size_um) and voxel_size_um > 0):
             raise InputError(f"voxel_size_um is {voxel_size_um!r}; give a positive length or None")
         self.path = path

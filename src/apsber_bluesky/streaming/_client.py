@@ -10,8 +10,10 @@ import zmq
 
 from apsber_bluesky import core
 from apsber_bluesky.core import (
+    DEFAULT_PROPOSAL,
     ApsberError,
     FrameBooks,
+    RunDescription,
     SeriesRequest,
     SeriesTicket,
     ServiceError,
@@ -38,6 +40,7 @@ class ReceiverClient:
         self._context = zmq.Context()
         self._lock = threading.Lock()
         self._socket = self._connect()
+        self._proposal: dict[str, str] = {}
 
     def _connect(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.REQ)
@@ -62,6 +65,10 @@ class ReceiverClient:
             raise kind(str(answer["message"]))
         return answer
 
+    def begin_run(self, run: RunDescription) -> None:
+        """Remember which proposal the run belongs to; it names the folder of its spool."""
+        self._proposal = {run.uid: run.proposal}
+
     def arm(self, request: SeriesRequest) -> SeriesTicket:
         """Get ready for a series; frames that arrive from now on belong to it.
 
@@ -70,7 +77,8 @@ class ReceiverClient:
         StorageError
             If there is no room for the frames or the place cannot be written.
         """
-        answer = self._ask(type="arm", request=request.to_dict())
+        proposal = self._proposal.get(request.run_uid, DEFAULT_PROPOSAL)
+        answer = self._ask(type="arm", request=request.to_dict(), proposal=proposal)
         return SeriesTicket(
             uri=answer["uri"],
             dataset=answer["dataset"],

@@ -165,7 +165,7 @@ class Receiver:
     def _dispatch(self, request: dict[str, Any]) -> dict[str, Any]:
         match request["type"]:
             case "arm":
-                return self._arm(SeriesRequest(**request["request"]))
+                return self._arm(SeriesRequest(**request["request"]), request["proposal"])
             case "state":
                 return self._state(request["run_uid"], request["stream"])
             case "end_series":
@@ -176,7 +176,7 @@ class Receiver:
             case kind:
                 raise FrameError(f"the receiver knows no request {kind!r}")
 
-    def _arm(self, request: SeriesRequest) -> dict[str, Any]:
+    def _arm(self, request: SeriesRequest, proposal: str) -> dict[str, Any]:
         self._end_series()
         if self._spool is not None and self._spool.request.run_uid != request.run_uid:
             logger.warning("run %s was never closed", self._spool.request.run_uid)
@@ -185,7 +185,7 @@ class Receiver:
         series = Series(number, request, first_index=0)
         self._check_space(request.num_frames * series.frame_bytes)
         if self._spool is None:
-            self._open(request, series.frame_bytes)
+            self._open(request, proposal, series.frame_bytes)
         spool = self._spool
         if spool is None or (spool.request.rows, spool.request.columns, spool.request.dtype) != (
             request.rows,
@@ -220,8 +220,8 @@ class Receiver:
                 f" {free / 1e9:.2f} GB free; free space or choose another data root"
             )
 
-    def _open(self, request: SeriesRequest, frame_bytes: int) -> None:
-        folder = RunFolder.of(self._data_root, request.proposal, request.run_uid).create()
+    def _open(self, request: SeriesRequest, proposal: str, frame_bytes: int) -> None:
+        folder = RunFolder.of(self._data_root, proposal, request.run_uid).create()
         self._ledger = RunLedger(folder.ledger, create=True)
         self._ledger.set_state(RunState.ACQUIRING)
         self._spool = Spool(folder.raw, request)

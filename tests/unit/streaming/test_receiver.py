@@ -10,12 +10,15 @@ import pytest
 import xxhash
 
 from apsber_bluesky.core import (
+    DEFAULT_PROPOSAL,
     FrameError,
     FrameRange,
+    RunDescription,
     RunFolder,
     RunLedger,
     SeriesRequest,
     StorageError,
+    TomographyScan,
 )
 from apsber_bluesky.streaming import (
     FramePublisher,
@@ -63,16 +66,20 @@ def client(publisher, ring, tmp_path):
 
 
 def request(num_frames, stream="primary", uid=None, **changes):
-    values = dict(
-        run_uid=uid or str(uuid.uuid4()),
-        proposal="p1",
-        stream=stream,
-        num_frames=num_frames,
-        rows=ROWS,
-        columns=COLUMNS,
-        dtype="<u2",
-    )
+    values = {
+        "run_uid": uid or str(uuid.uuid4()),
+        "stream": stream,
+        "num_frames": num_frames,
+        "rows": ROWS,
+        "columns": COLUMNS,
+        "dtype": "<u2",
+    }
     return SeriesRequest(**{**values, **changes})
+
+
+def run_of(wanted, proposal):
+    scan = TomographyScan(num_projections=1, rows=ROWS, columns=COLUMNS, dtype="<u2", exposure_s=1)
+    return RunDescription(uid=wanted.run_uid, proposal=proposal, scan=scan)
 
 
 def frames_of(count, seed=0):
@@ -102,7 +109,7 @@ def test_every_frame_is_on_disk_with_its_number_time_angle_and_checksum(
     books = client.close_run(wanted.run_uid)
     assert (books.expected, books.received, books.written) == (40, 40, 40)
     assert books.complete
-    folder = RunFolder.of(tmp_path, "p1", wanted.run_uid)
+    folder = RunFolder.of(tmp_path, DEFAULT_PROPOSAL, wanted.run_uid)
     with h5py.File(folder.raw) as file:
         group = file["entry/primary"]
         np.testing.assert_array_equal(group["data"][:], frames)
@@ -123,7 +130,7 @@ def test_lost_frames_are_named_and_leave_zeros_at_their_place(client, publisher,
     books = client.close_run(wanted.run_uid)
     assert books.streams["primary"].missing == [3, 4, 7, 8]
     assert not books.complete
-    with h5py.File(RunFolder.of(tmp_path, "p1", wanted.run_uid).raw) as file:
+    with h5py.File(RunFolder.of(tmp_path, DEFAULT_PROPOSAL, wanted.run_uid).raw) as file:
         assert file["entry/primary/frame_number"][:].tolist() == [0, 1, 2, -1, -1, 5, 6, -1, -1, 9]
         assert not file["entry/primary/data"][3].any()
         np.testing.assert_array_equal(file["entry/primary/data"][9], frames[9])
@@ -137,7 +144,7 @@ def test_reordered_and_repeated_frames_land_once_at_their_place(client, publishe
     client.finish(wanted.run_uid, "primary", timeout_s=5)
     books = client.close_run(wanted.run_uid).streams["primary"]
     assert (books.written, books.duplicated, books.missing) == (6, 2, [])
-    with h5py.File(RunFolder.of(tmp_path, "p1", wanted.run_uid).raw) as file:
+    with h5py.File(RunFolder.of(tmp_path, DEFAULT_PROPOSAL, wanted.run_uid).raw) as file:
         np.testing.assert_array_equal(file["entry/primary/data"][:], frames)
 
 
@@ -167,7 +174,7 @@ def test_several_series_share_one_spool(client, publisher, tmp_path):
         "flats": 6,
         "primary": 9,
     }
-    with h5py.File(RunFolder.of(tmp_path, "p1", uid).raw) as file:
+    with h5py.File(RunFolder.of(tmp_path, DEFAULT_PROPOSAL, uid).raw) as file:
         expected = np.concatenate([frames_of(4, 2), frames_of(2, 4)])
         np.testing.assert_array_equal(file["entry/flats/data"][:], expected)
 
@@ -221,8 +228,17 @@ def test_a_scan_that_does_not_fit_the_disk_is_refused_before_it_starts(client):
 
 
 def test_a_proposal_cannot_leave_the_data_root(client):
-    with pytest.raises(ValueError, match="'../../etc' cannot name a folder"):
-        client.arm(request(1, proposal="../../etc"))
+    wanted = request(1)
+    client.begin_run(run_of(wanted, proposal="../../etc"))
+    with pytest.raises(ValueError, match=r"'\.\./\.\./etc' cannot name a folder"):
+        client.arm(wanted)
+
+
+def test_the_proposal_of_the_run_names_its_folder(client, tmp_path):
+    wanted = request(1)
+    client.begin_run(run_of(wanted, proposal="GUP-77"))
+    client.arm(wanted)
+    assert RunFolder.of(tmp_path, "GUP-77", wanted.run_uid).raw.is_file()
 
 
 def test_publisher_counts_what_it_drops_when_nobody_fetches():
@@ -246,7 +262,7 @@ def test_publisher_refuses_a_port_in_use():
 
 def test_a_spool_is_never_overwritten(client, tmp_path):
     wanted = request(1)
-    folder = RunFolder.of(tmp_path, "p1", wanted.run_uid).create()
+    folder = RunFolder.of(tmp_path, DEFAULT_PROPOSAL, wanted.run_uid).create()
     Path(folder.raw).write_bytes(b"somebody's data")
     with pytest.raises(StorageError, match=r"raw\.h5"):
         client.arm(wanted)

@@ -1,4 +1,4 @@
-"""The shapes of the named phantoms; densities make the largest line integral about 1.7."""
+"""The named phantoms; their densities make the largest line integral about 1.7."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from apsber_bluesky.simulation._phantoms import Ellipsoid
+from apsber_bluesky.core import InputError
+from apsber_bluesky.simulation._phantoms import Ellipsoid, Phantom
 
 _SOIL_SEED = 20240607
 
@@ -34,17 +35,17 @@ def _shepp_logan() -> tuple[Ellipsoid, ...]:
         (0.1, (0.023, 0.023, 0.02), (0.0, -0.606, 0.0), 0.0),
         (0.1, (0.023, 0.046, 0.02), (0.06, -0.605, 0.0), 0.0),
     )
-    scale = 2.9
+    scale = 3.2
     return tuple(Ellipsoid(scale * rho, axes, at, turn) for rho, axes, at, turn in table)
 
 
 def _soil() -> tuple[Ellipsoid, ...]:
     """A soil core: matrix in a tube, aggregates, pores, mineral grains and a branched root."""
     random = np.random.default_rng(_SOIL_SEED)
-    matrix = 0.62
+    matrix = 0.8
     shapes = [
-        Ellipsoid(0.25, (0.93, 0.93, float("inf"))),
-        Ellipsoid(matrix - 0.25, (0.88, 0.88, float("inf"))),
+        Ellipsoid(0.35, (0.93, 0.93, float("inf"))),
+        Ellipsoid(matrix - 0.35, (0.88, 0.88, float("inf"))),
     ]
 
     def scatter(count: int, density: float, smallest: float, largest: float) -> None:
@@ -58,9 +59,9 @@ def _soil() -> tuple[Ellipsoid, ...]:
             a, b, c = (float(axis) for axis in axes)
             shapes.append(Ellipsoid(density, (a, b, c), (float(x), float(y), float(z)), turn))
 
-    scatter(14, 0.16, 0.10, 0.24)  # aggregates, denser than the matrix
-    scatter(26, -0.22, 0.03, 0.09)  # pores
-    scatter(22, 0.9, 0.012, 0.035)  # mineral grains
+    scatter(14, 0.21, 0.10, 0.24)  # aggregates, denser than the matrix
+    scatter(26, -0.28, 0.03, 0.09)  # pores
+    scatter(22, 1.2, 0.012, 0.035)  # mineral grains
     shapes += _root(matrix)
     return tuple(shapes)
 
@@ -84,10 +85,34 @@ def _root(matrix: float) -> list[Ellipsoid]:
     return tap + sides
 
 
-SHAPES: dict[str, Callable[[], tuple[Ellipsoid, ...]]] = {
+_SHAPES: dict[str, Callable[[], tuple[Ellipsoid, ...]]] = {
     "disc": _disc,
     "shepp_logan": _shepp_logan,
     "soil": _soil,
 }
-PHANTOMS = tuple(sorted(SHAPES))
+PHANTOMS = tuple(sorted(_SHAPES))
 """Names of the phantoms."""
+
+
+def make_phantom(name: str) -> Phantom:
+    """Build a phantom by name.
+
+    Parameters
+    ----------
+    name : str
+        One of ``PHANTOMS``: ``disc`` is uniform (for the accuracy of mu), ``shepp_logan`` the
+        usual head, ``soil`` a root in a soil core.
+
+    Returns
+    -------
+    Phantom
+        The phantom.
+
+    Raises
+    ------
+    InputError
+        If no phantom has this name.
+    """
+    if name not in _SHAPES:
+        raise InputError(f"unknown phantom {name!r}; choose one of {', '.join(PHANTOMS)}")
+    return Phantom(name, _SHAPES[name]())

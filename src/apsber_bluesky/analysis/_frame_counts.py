@@ -1,0 +1,89 @@
+"""Frames that are missing and pixels that are saturated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apsber_bluesky.analysis._limits import metric
+from apsber_bluesky.core import FrameBooks, InputError, Limits, QualityMetric, SeriesBooks
+
+_NAMED = 5
+
+
+def missing_frames(
+    books: FrameBooks, *, limits: Mapping[str, Limits] | None = None
+) -> QualityMetric:
+    """Part of the expected frames that are not on disk.
+
+    Parameters
+    ----------
+    books : FrameBooks
+        The books of the run.
+    limits : mapping of str to Limits, optional
+        Limits by name of the quality number.
+
+    Returns
+    -------
+    QualityMetric
+        ``missing_frames``, from 0 to 1; NaN if no frame was expected. The note names frames.
+    """
+    lost = {name: _lost(own) for name, own in books.streams.items()}
+    value = sum(lost.values()) / books.expected if books.expected else math.nan
+    notes = [_name(name, own, lost[name]) for name, own in books.streams.items() if lost[name]]
+    note = "; ".join(notes) if books.expected else "no frames were expected"
+    return metric(
+        "missing_frames", value, unit="1", source="frame accounting", note=note, limits=limits
+    )
+
+
+def saturated_pixels(
+    frames: NDArray[Any], *, full_scale: float, limits: Mapping[str, Limits] | None = None
+) -> QualityMetric:
+    """Part of the pixels that reached the detector's full scale.
+
+    Parameters
+    ----------
+    frames : ndarray
+        Flats or projections, any shape [counts].
+    full_scale : float
+        Counts at which the detector saturates.
+    limits : mapping of str to Limits, optional
+        Limits by name of the quality number.
+
+    Returns
+    -------
+    QualityMetric
+        ``saturated_pixels``, from 0 to 1.
+
+    Raises
+    ------
+    InputError
+        If there are no pixels.
+    """
+    if frames.size == 0:
+        raise InputError(f"frames have shape {frames.shape}; there is no pixel to look at")
+    value = float(np.count_nonzero(frames >= full_scale)) / frames.size
+    return metric(
+        "saturated_pixels",
+        value,
+        unit="1",
+        source="detector full scale",
+        note=f"full scale is {full_scale:g} counts",
+        limits=limits,
+    )
+
+
+def _lost(books: SeriesBooks) -> int:
+    return max(len(books.missing), books.expected - books.written, 0)
+
+
+def _name(stream: str, books: SeriesBooks, lost: int) -> str:
+    numbers = ", ".join(str(number) for number in books.missing[:_NAMED])
+    more = ", ..." if len(books.missing) > _NAMED else ""
+    which = f" ({numbers}{more})" if numbers else ""
+    return f"{lost} of {books.expected} {stream}{which}"

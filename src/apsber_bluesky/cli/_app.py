@@ -1,0 +1,67 @@
+"""The ``apsber`` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from apsber_bluesky import __version__
+from apsber_bluesky.cli._command_simulate import simulate
+from apsber_bluesky.cli._commands_look import show, status
+from apsber_bluesky.cli._commands_run import demo, run
+from apsber_bluesky.cli._output import Output
+from apsber_bluesky.core import ApsberError, RunCancelled
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="apsber",
+    help="From the first photon to the DOI: tomography at the beamline.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """From the first photon to the DOI: tomography at the beamline."""
+
+
+for group, commands in (
+    ("Start", (demo, simulate)),
+    ("Acquire", (run,)),
+    ("Look", (status, show)),
+):
+    for command in commands:
+        app.command(rich_help_panel=group)(command)
+
+
+def main() -> None:
+    """Run the command line; errors are one line each, and an exit status other than 0."""
+    try:
+        app()
+    except ApsberError as error:
+        message = " ".join(str(error).split())
+        Output(as_json="--json" in sys.argv).result({"error": message})
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            Text.assemble(("error: ", "red"), message)
+        )
+        sys.exit(EXIT_INTERRUPTED if isinstance(error, RunCancelled) else EXIT_ERROR)
+    except KeyboardInterrupt:
+        Output(as_json="--json" in sys.argv).result({"error": "interrupted"})
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,142 @@
+"""``apsber status`` and ``apsber show``: look."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from apsber_bluesky.cli._output import (
+    DataRootOption,
+    JsonOption,
+    Output,
+    ProfileOption,
+    profile_with,
+)
+from apsber_bluesky.cli._report import add_paths, quality_table
+from apsber_bluesky.core import RunFolder, RunLedger, StorageError, find_run, iter_runs
+
+RunArgument = Annotated[
+    str, typer.Argument(help="Run uid, the beginning of one, or 'latest'.", metavar="RUN")
+]
+
+
+def describe_run(folder: RunFolder) -> dict[str, Any]:
+    """What the ledger and the folder say of a run, as plain JSON values."""
+    with RunLedger(folder.ledger) as ledger:
+        books = ledger.books
+        description = ledger.description
+        value: dict[str, Any] = {
+            "uid": folder.uid,
+            "proposal": folder.proposal,
+            "scan_id": description.get("scan_id"),
+            "plan_name": description.get("plan_name"),
+            "sample": description.get("sample"),
+            "start_time_s": description.get("start_time_s"),
+            "state": str(ledger.state),
+            "reason": ledger.reason,
+            "folder": str(folder.path),
+            "frames": books.to_dict(),
+            "stages": [
+                {"name": stage.name, "state": stage.state, "seconds": stage.seconds}
+                for stage in ledger.stages
+            ],
+        }
+    value["quality"] = read_quality(folder)
+    add_paths(value, folder)
+    return value
+
+
+def read_quality(folder: RunFolder) -> dict[str, Any]:
+    """Contents of ``quality.json``; empty when the run has none."""
+    if not folder.quality.exists():
+        return {}
+    try:
+        return dict(json.loads(folder.quality.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read {folder.quality}: {error}") from error
+
+
+def status(
+    run: Annotated[
+        str | None, typer.Argument(help="Run uid, the beginning of one, or 'latest'.")
+    ] = None,
+    profile: ProfileOption = "simulated",
+    data_root: DataRootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs, or tell how far one run is."""
+    output = Output(as_json=as_json)
+    root = profile_with(profile, data_root).session.data_root
+    if run is not None:
+        value = describe_run(find_run(root, run))
+        _print_run(output, value)
+        output.result(value)
+        return
+    runs = [describe_run(folder) for folder in iter_runs(root)]
+    table = Table("run", "scan", "sample", "plan", "state", "frames", "quality", "when", box=None)
+    for value in runs:
+        frames = value["frames"]
+        table.add_row(
+            value["uid"][:8],
+            str(value["scan_id"] or ""),
+            value["sample"],
+            value["plan_name"],
+            value["state"],
+            f"{frames['written']}/{frames['expected']}",
+            value["quality"].get("verdict", ""),
+            _when(value["start_time_s"]),
+        )
+    output.say(table if runs else f"no runs below {root}")
+    output.result({"data_root": str(root), "runs": runs})
+
+
+def _when(seconds: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
+
+
+def _print_run(output: Output, value: dict[str, Any]) -> None:
+    output.say(f"[bold]run {value['uid']}[/]  {value['state']} {value['reason']}".rstrip())
+    table = Table("stream", "expected", "received", "written", "used", "missing", box=None)
+    for name, books in value["frames"]["streams"].items():
+        counts = (str(books[key]) for key in ("expected", "received", "written", "used"))
+        table.add_row(name, *counts, str(len(books["missing"])))
+    output.say(table)
+    stages = Table("stage", "state", "seconds", box=None)
+    for stage in value["stages"]:
+        seconds = stage["seconds"]
+        stages.add_row(stage["name"], stage["state"], "" if seconds is None else f"{seconds:.2f}")
+    output.say(stages)
+    for name, path in value["products"].items():
+        output.say(f"{name:9} {path}")
+
+
+def show(
+    run: RunArgument = "latest",
+    output_file: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Copy the picture to this file.")
+    ] = None,
+    profile: ProfileOption = "simulated",
+    data_root: DataRootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the slices of a run as a picture, and its quality numbers."""
+    output = Output(as_json=as_json)
+    folder = find_run(profile_with(profile, data_root).session.data_root, run)
+    value = describe_run(folder)
+    figure = value["products"].get("figure")
+    if figure is None:
+        raise StorageError(
+            f"run {folder.uid} has no picture: it is {value['state']} {value['reason']}".rstrip()
+        )
+    if output_file is not None:
+        shutil.copyfile(figure, output_file)
+        figure = str(output_file.absolute())
+    output.say(quality_table(value["quality"].get("metrics", [])))
+    output.say(f"figure    {figure}")
+    output.result({**value, "figure": figure})

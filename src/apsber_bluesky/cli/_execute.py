@@ -1,0 +1,118 @@
+"""Run one plan in a fresh session and see it through to the archive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from apsber_bluesky.cli._display import RunDisplay
+from apsber_bluesky.cli._interrupt import Interrupt, handle_interrupts
+from apsber_bluesky.cli._output import Output
+from apsber_bluesky.core import Profile, RunCancelled, ServiceError
+from apsber_bluesky.session import Session, start
+
+#: How long the stages after a scan may take [s].
+PROCESSING_TIMEOUT_S = 3600.0
+
+MakePlan = Callable[[Session], Any]
+Afterwards = Callable[[Session, dict[str, Any]], None]
+
+
+def execute(
+    profile: Profile, make_plan: MakePlan, output: Output, afterwards: Afterwards | None = None
+) -> dict[str, Any]:
+    """Run a plan and wait for everything that follows.
+
+    Parameters
+    ----------
+    profile : Profile
+        Where to run it.
+    make_plan : callable
+        Makes the plan from the session.
+    output : Output
+        Where to report.
+    afterwards : callable, optional
+        Called with the session and the summary while the session is still up.
+
+    Returns
+    -------
+    dict
+        The summary of the run, with ``seconds`` of each part.
+
+    Raises
+    ------
+    RunCancelled
+        If Ctrl-C was pressed; the run is marked aborted and everything has stopped.
+    ApsberError
+        If anything else is wrong.
+    """
+    with handle_interrupts() as interrupt:
+        began = time.monotonic()
+        with output.progress_console.status("starting the session"):
+            session = start(profile)
+        with session:
+            started = time.monotonic()
+            display = RunDisplay(output.progress_console)
+            session.board.listen(display)
+            with display.live():
+                uid = _acquire(session, make_plan(session), interrupt)
+                scanned = time.monotonic()
+                with interrupt.calls(session.cancel):
+                    summary = session.wait(uid, PROCESSING_TIMEOUT_S)
+            finished = time.monotonic()
+            summary["seconds"] = {
+                "start": round(started - began, 3),
+                "scan": round(scanned - started, 3),
+                "after_scan": round(finished - scanned, 3),
+                "total": round(finished - began, 3),
+                "stages": summary["seconds"],
+            }
+            if interrupt.happened:
+                raise RunCancelled(f"run {uid} was aborted; what arrived is in {summary['folder']}")
+            if afterwards is not None:
+                afterwards(session, summary)
+    return summary
+
+
+def _acquire(session: Session, plan: Any, interrupt: Interrupt) -> str:
+    from bluesky.utils import RunEngineInterrupted
+
+    engine = session.RE
+    # The RunEngine's own handler would pause and wait for a person.
+    engine.context_managers = []
+    uids: list[str] = []
+
+    def note(name: str, document: dict[str, Any]) -> None:
+        uids.append(document["uid"])
+
+    def abort() -> None:
+        if engine.state != "idle":
+            engine.abort(reason="interrupted from the terminal")
+
+    token = engine.subscribe(note, "start")
+    try:
+        with interrupt.calls(abort):
+            engine(plan)
+    except RunEngineInterrupted:
+        if not uids:
+            raise RunCancelled("interrupted before the run had begun") from None
+    except Exception as error:
+        session.check()
+        if uids:
+            session.wait(uids[-1], PROCESSING_TIMEOUT_S)
+        raise _explained(error) from error
+    finally:
+        engine.unsubscribe(token)
+    if not uids:
+        raise ServiceError("the plan opened no run, so there is nothing to process")
+    return uids[-1]
+
+
+def _explained(error: Exception) -> Exception:
+    """What a device said went wrong, where the RunEngine wrapped it."""
+    from bluesky.utils import FailedStatus
+
+    if isinstance(error, FailedStatus) and isinstance(error.__cause__, Exception):
+        return error.__cause__
+    return error

@@ -1,0 +1,55 @@
+"""Ctrl-C means: stop what is going on, leave everything in order, then end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupt:
+    """What Ctrl-C does at the moment; each command says so as it proceeds.
+
+    Attributes
+    ----------
+    happened : bool
+        Whether somebody pressed Ctrl-C, or the process was asked to end.
+    """
+
+    def __init__(self) -> None:
+        self.happened = False
+        self._action: Callable[[], None] | None = None
+
+    def _handle(self, signal_number: int, frame: FrameType | None) -> None:
+        self.happened = True
+        action = self._action
+        if action is None:
+            raise KeyboardInterrupt
+        # Not in the handler: the action may wait for what this thread is doing.
+        threading.Thread(target=action, name="interrupt", daemon=True).start()
+
+    @contextmanager
+    def calls(self, action: Callable[[], None]) -> Iterator[None]:
+        """Call `action` instead of raising `KeyboardInterrupt` while the body runs."""
+        before, self._action = self._action, action
+        try:
+            if self.happened:
+                action()
+            yield
+        finally:
+            self._action = before
+
+
+@contextmanager
+def handle_interrupts() -> Iterator[Interrupt]:
+    """Handle SIGINT and SIGTERM alike while the body runs."""
+    interrupt = Interrupt()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, interrupt._handle) for number in signals]  # noqa: SLF001
+    try:
+        yield interrupt
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

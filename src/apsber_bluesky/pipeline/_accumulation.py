@@ -1,0 +1,198 @@
+"""The streaming part: frames are normalised and filtered while the scan runs."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apsber_bluesky.core import (
+    FrameRange,
+    FrameSource,
+    ImageKey,
+    InputError,
+    ProcessingSettings,
+    ReconstructionEngine,
+    array_checksum,
+)
+from apsber_bluesky.pipeline._context import RunContext
+from apsber_bluesky.processing import Normaliser, average_reference, create_engine
+
+#: Rows around the middle of the detector whose sinograms are kept for centre and quality.
+CENTRAL_ROWS = 16
+
+STAGE = "accumulate"
+
+
+def central_rows(rows: int) -> slice:
+    """The rows whose sinograms are kept."""
+    kept = min(rows, CENTRAL_ROWS)
+    first = (rows - kept) // 2
+    return slice(first, first + kept)
+
+
+class Accumulation:
+    """Take the frames of one run as documents announce them.
+
+    Darks and flats are averaged as soon as all of them are there; projections are normalised and
+    handed to the engine in chunks whose boundaries do not depend on when frames arrived, so that
+    equal frames give equal bits.
+
+    Parameters
+    ----------
+    context : RunContext
+        The run.
+    source : FrameSource
+        Where frames are read.
+    settings : ProcessingSettings
+        Engine, filter and chunk size.
+
+    Attributes
+    ----------
+    busy_s : float
+        Time spent so far [s]; the rest of the scan it waited for frames.
+    """
+
+    def __init__(
+        self, context: RunContext, source: FrameSource, settings: ProcessingSettings
+    ) -> None:
+        self._context = context
+        self._source = source
+        self._settings = settings
+        self._announced: dict[ImageKey, list[FrameRange]] = defaultdict(list)
+        self._normaliser: Normaliser | None = None
+        self._engine: ReconstructionEngine | None = None
+        scan = context.run.scan
+        rows = central_rows(scan.rows)
+        self._rows = rows
+        self._sinograms = np.zeros(
+            (scan.num_projections, rows.stop - rows.start, scan.columns), np.float32
+        )
+        self._done = 0
+        self._used: dict[ImageKey, int] = defaultdict(int)
+        self._started_s = 0.0
+        self.busy_s = 0.0
+
+    def add(self, frames: FrameRange) -> None:
+        """Frames were announced: use all that can be used now."""
+        self._announced[frames.image_key].append(frames)
+        self._advance(last=False)
+
+    def finish(self) -> None:
+        """No more frames will come: use the rest, and give up those that are missing."""
+        self._advance(last=True)
+        self._enter_findings()
+
+    def _advance(self, *, last: bool) -> None:
+        began = time.monotonic()
+        scan = self._context.run.scan
+        ready = last or (
+            self._count(ImageKey.DARK) >= scan.num_darks
+            and self._count(ImageKey.FLAT) >= scan.num_flats
+        )
+        while ready and (chunk := self._next_chunk(last=last)) is not None:
+            self._context.check_cancelled(STAGE)
+            self._take(*chunk)
+        self.busy_s += time.monotonic() - began
+
+    def _count(self, key: ImageKey) -> int:
+        return max((frames.stop for frames in self._announced[key]), default=0)
+
+    def _next_chunk(self, *, last: bool) -> tuple[int, int] | None:
+        total = self._context.run.scan.num_projections
+        available = min(self._count(ImageKey.PROJECTION), total)
+        stop = min(self._done + self._settings.chunk_projections, total)
+        if last:
+            stop = min(stop, available)
+        return (self._done, stop) if self._done < stop <= available else None
+
+    def _take(self, start: int, stop: int) -> None:
+        engine = self._prepared_engine()
+        first = self._announced[ImageKey.PROJECTION][0]
+        frames = FrameRange(first.run_uid, first.stream, start, stop, first.uri, first.dataset)
+        projections = self._normalise(self._source.read(frames))
+        self._sinograms[start:stop] = projections[:, self._rows]
+        for begin, end in self._present(start, stop):
+            engine.accumulate(projections[begin - start : end - start], begin)
+            self._used[ImageKey.PROJECTION] += end - begin
+        self._done = stop
+        self._context.report(STAGE, stop, self._context.run.scan.num_projections)
+
+    def _present(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Runs of frames between `start` and `stop` that were not lost."""
+        missing = self._missing(ImageKey.PROJECTION)
+        present = [n for n in range(start, stop) if n not in missing]
+        if len(present) == stop - start:
+            return [(start, stop)]
+        breaks = np.flatnonzero(np.diff(present) > 1) + 1
+        return [
+            (int(part[0]), int(part[-1]) + 1) for part in np.split(present, breaks) if len(part)
+        ]
+
+    def _missing(self, key: ImageKey) -> set[int]:
+        stream = next((f.stream for f in self._announced[key]), None)
+        books = self._context.ledger.books.streams.get(stream or "")
+        return set(books.missing) if books else set()
+
+    def _normalise(self, frames: NDArray[Any]) -> NDArray[np.float32]:
+        if self._normaliser is None:
+            raise InputError("projections cannot be normalised before darks and flats are known")
+        return self._normaliser(frames)
+
+    def _prepared_engine(self) -> ReconstructionEngine:
+        if self._engine is None:
+            scan, settings = self._context.run.scan, self._settings
+            self._started_s = time.time()
+            dark, flat = self._reference(ImageKey.DARK), self._reference(ImageKey.FLAT)
+            self._normaliser = Normaliser(dark, flat)
+            self._context.record(
+                "normalise",
+                self._started_s,
+                {
+                    "num_darks": self._used[ImageKey.DARK],
+                    "num_flats": self._used[ImageKey.FLAT],
+                    "bad_pixels": int(self._normaliser.bad.sum()),
+                },
+                inputs={"dark": array_checksum(dark), "flat": array_checksum(flat)},
+            )
+            self._engine = create_engine(
+                settings.engine,
+                rows=scan.rows,
+                columns=scan.columns,
+                angles_deg=scan.angles_deg,
+                filter_name=settings.filter,
+            )
+        return self._engine
+
+    def _reference(self, key: ImageKey) -> NDArray[np.float32]:
+        scan = self._context.run.scan
+        if not self._announced[key]:
+            if key is ImageKey.DARK:
+                return np.zeros((scan.rows, scan.columns), np.float32)
+            raise InputError(
+                "the run has no flats, so its projections cannot be normalised; take flats"
+                " (flat_mode='start')"
+            )
+        frames = np.concatenate([self._source.read(part) for part in self._announced[key]])
+        kept = np.delete(frames, sorted(self._missing(key)), axis=0)
+        self._used[key] = len(kept)
+        return average_reference(kept, what="darks" if key is ImageKey.DARK else "flats")
+
+    def _enter_findings(self) -> None:
+        findings = self._context.findings
+        if self._engine is None:
+            raise InputError("the run has no projections; there is nothing to reconstruct")
+        findings.books = self._context.ledger.books
+        for key, count in self._used.items():
+            for stream in {f.stream for f in self._announced[key]}:
+                if stream in findings.books.streams:
+                    findings.books.streams[stream].used = count
+                    self._context.ledger.set_books(stream, findings.books.streams[stream])
+        lost = set(self._engine.give_up_missing()) if self._engine.missing else set()
+        kept = [n for n in range(len(self._sinograms)) if n not in lost]
+        findings.engine = self._engine
+        findings.sinograms = self._sinograms[kept]
+        findings.angles_deg = self._context.run.scan.angles_deg[kept]

@@ -1,0 +1,186 @@
+"""What the stages of one run share, and what they have found out so far."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apsber_bluesky.core import (
+    Cancellation,
+    FrameBooks,
+    ProcessRecord,
+    QualityMetric,
+    ReconstructionEngine,
+    RunCancelled,
+    RunDescription,
+    RunFolder,
+    RunLedger,
+    StageProgress,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is known about a run; each stage adds to it.
+
+    Attributes
+    ----------
+    books : FrameBooks
+        What became of every frame.
+    centre_px : float or None
+        Rotation centre [pixel].
+    engine : ReconstructionEngine or None
+        Engine with all projections accumulated.
+    sinograms : ndarray or None
+        Line integrals of the central rows, shape ``(projections, rows, columns)`` float32.
+    angles_deg : ndarray or None
+        Angle of each row of `sinograms` [deg].
+    volume_shape : tuple of int or None
+        Shape of the volume.
+    ortho_slices : dict of str to ndarray
+        The three central slices ``xy``, ``xz``, ``yz`` [1/pixel].
+    central_slices : ndarray or None
+        The slices that `sinograms` belong to, shape ``(rows, size, size)`` [1/pixel].
+    quality : list of QualityMetric
+        Quality numbers.
+    processes : list of ProcessRecord
+        The chain of transformations.
+    """
+
+    books: FrameBooks = field(default_factory=FrameBooks)
+    centre_px: float | None = None
+    engine: ReconstructionEngine | None = None
+    sinograms: NDArray[np.float32] | None = None
+    angles_deg: NDArray[np.float64] | None = None
+    volume_shape: tuple[int, int, int] | None = None
+    ortho_slices: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    central_slices: NDArray[np.float32] | None = None
+    quality: list[QualityMetric] = field(default_factory=list)
+    processes: list[ProcessRecord] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class RunContext:
+    """One run on its way through the stages."""
+
+    run: RunDescription
+    folder: RunFolder
+    ledger: RunLedger
+    cancelled: Cancellation
+    progress: StageProgress
+    exit_status: str = "success"
+    findings: Findings = field(default_factory=Findings)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def check_cancelled(self, stage: str) -> None:
+        """Stop here if somebody asked for it.
+
+        Raises
+        ------
+        RunCancelled
+            If so.
+        """
+        if self.cancelled.is_set():
+            raise RunCancelled(f"cancelled during {stage}")
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Tell how far a stage is."""
+        self.progress.stage(self.run.uid, stage, done, total)
+
+    def record(
+        self,
+        name: str,
+        started_s: float,
+        parameters: dict[str, Any],
+        *,
+        inputs: dict[str, str] | None = None,
+        outputs: dict[str, str] | None = None,
+    ) -> ProcessRecord:
+        """Append one transformation to the provenance of the run."""
+        record = ProcessRecord(
+            name=name,
+            sequence_index=len(self.findings.processes) + 1,
+            parameters=parameters,
+            inputs=inputs or {},
+            outputs=outputs or {},
+            started_s=started_s,
+            finished_s=time.time(),
+        )
+        self.findings.processes.append(record)
+        return record
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Enter a stage in the ledger, with how it ends and how long it takes."""
+        self.check_cancelled(name)
+        self.ledger.start_stage(name)
+        known = len(self.findings.processes)
+        started = time.monotonic()
+        state = "failed"
+        try:
+            yield
+            state = "done"
+        except RunCancelled:
+            state = "cancelled"
+            raise
+        finally:
+            self.seconds[name] = time.monotonic() - started
+            records = [record.to_dict() for record in self.findings.processes[known:]]
+            self.ledger.finish_stage(name, state, {"processes": records})
+
+
+class Stage(Protocol):
+    """One step that a run takes after its last frame.
+
+    Attributes
+    ----------
+    name : str
+        As the ledger and the progress display show it.
+    essential : bool
+        Whether the run has failed when the stage fails; otherwise the user is warned.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+        ...
+
+    @property
+    def essential(self) -> bool:
+        """Whether the run has failed when the stage fails."""
+        ...
+
+    def run(self, context: RunContext) -> None:
+        """Do it; what it finds goes into ``context.findings``.
+
+        Raises
+        ------
+        ApsberError
+            If it cannot be done; the run is then marked failed and keeps what it has.
+        RunCancelled
+            If it was told to stop; nothing half-written is left.
+        """
+        ...
+
+
+class VolumeSink(Protocol):
+    """Where slabs of the volume go; a context manager that keeps all or nothing."""
+
+    checksum: str
+
+    def write(self, first_slice: int, slab: NDArray[np.float32]) -> None:
+        """Write a slab [1/pixel]."""
+        ...
+
+
+OpenVolume = Callable[[RunFolder, tuple[int, int, int], float | None], Any]
+"""(folder, shape, voxel size [um]) -> context manager that yields a `VolumeSink`."""

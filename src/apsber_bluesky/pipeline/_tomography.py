@@ -1,0 +1,199 @@
+"""A run from its first frame to its last stage."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from apsber_bluesky.core import (
+    ApsberError,
+    FrameRange,
+    FrameSource,
+    ProcessingSettings,
+    RunCancelled,
+    RunDescription,
+    RunFolder,
+    RunLedger,
+    RunState,
+    StageProgress,
+    Verdict,
+)
+from apsber_bluesky.pipeline._accumulation import Accumulation
+from apsber_bluesky.pipeline._context import RunContext, Stage
+
+logger = logging.getLogger(__name__)
+
+
+class TomographyPipeline:
+    """Process tomography runs; implements `apsber_bluesky.core.FrameConsumer`.
+
+    A run that fails is marked so, keeps what it has, and does not hold up the next.
+
+    Parameters
+    ----------
+    data_root : Path
+        Folder below which runs are kept.
+    source : FrameSource
+        Where frames are read.
+    settings : ProcessingSettings
+        Engine, filter, chunk and slab sizes.
+    stages : sequence of Stage
+        What happens after the last frame, in order.
+    progress : StageProgress
+        Who is told.
+    """
+
+    def __init__(
+        self,
+        data_root: Path,
+        source: FrameSource,
+        settings: ProcessingSettings,
+        stages: Sequence[Stage],
+        progress: StageProgress,
+    ) -> None:
+        self._data_root = data_root
+        self._source = source
+        self._settings = settings
+        self._stages = tuple(stages)
+        self._progress = progress
+        self._cancelled = threading.Event()
+        self._context: RunContext | None = None
+        self._accumulation: Accumulation | None = None
+        self._failed: str | None = None
+
+    def cancel(self) -> None:
+        """Stop the run in progress as soon as its current chunk is done; from any thread."""
+        self._cancelled.set()
+
+    def begin_run(self, run: RunDescription) -> None:
+        """Open the ledger of a run."""
+        self._cancelled.clear()
+        self._failed = None
+        folder = RunFolder.of(self._data_root, run.proposal, run.uid).create()
+        ledger = RunLedger(folder.ledger, create=True)
+        ledger.set_state(RunState.ACQUIRING)
+        ledger.describe(run.model_dump(mode="json"))
+        self._context = RunContext(run, folder, ledger, self._cancelled, self._progress)
+        self._accumulation = Accumulation(self._context, self._source, self._settings)
+
+    def frames(self, frames: FrameRange) -> None:
+        """Use frames that were announced."""
+        context, accumulation = self._context, self._accumulation
+        if context is None or accumulation is None or frames.run_uid != context.run.uid:
+            logger.warning("frames of unknown run %s ignored", frames.run_uid)
+            return
+        # After a failure the run goes on being recorded; it is only not processed.
+        if self._failed is None:
+            self._failed = self._attempt(context, lambda: accumulation.add(frames))
+
+    def close(self) -> None:
+        """Mark a run that never ended as aborted, and let go of its files."""
+        context, self._context = self._context, None
+        if context is not None:
+            context.ledger.set_state(RunState.ABORTED, "the session ended during the scan")
+            context.ledger.close()
+        self._source.close()
+
+    def end_run(self, run_uid: str, exit_status: str, reason: str) -> None:
+        """Take the run through its stages, and tell what came of it."""
+        context, accumulation = self._context, self._accumulation
+        if context is None or accumulation is None or run_uid != context.run.uid:
+            logger.warning("end of unknown run %s ignored", run_uid)
+            return
+        self._context = self._accumulation = None
+        context.exit_status = exit_status
+        try:
+            self._finish(context, accumulation, reason)
+            self._tell(context)
+        finally:
+            context.ledger.close()
+            self._source.close()
+
+    def _finish(self, context: RunContext, accumulation: Accumulation, reason: str) -> None:
+        ledger = context.ledger
+        if context.exit_status != "success":
+            state = RunState.ABORTED if context.exit_status == "abort" else RunState.FAILED
+            ledger.set_state(state, reason or f"the plan ended with {context.exit_status!r}")
+            return
+        if self._failed is None:
+            ledger.set_state(RunState.PROCESSING)
+            self._failed = self._attempt(context, lambda: self._process(context, accumulation))
+        if self._failed is not None:
+            state = RunState.ABORTED if self._cancelled.is_set() else RunState.FAILED
+            ledger.set_state(state, self._failed)
+        elif context.findings.books.complete:
+            ledger.set_state(RunState.COMPLETE)
+        else:
+            books = context.findings.books
+            lost = books.expected - books.written
+            ledger.set_state(RunState.INCOMPLETE, f"{lost} of {books.expected} frames are missing")
+
+    def _process(self, context: RunContext, accumulation: Accumulation) -> None:
+        with context.stage("accumulate"):
+            accumulation.finish()
+        context.seconds["accumulate"] = accumulation.busy_s
+        for stage in self._stages:
+            try:
+                with context.stage(stage.name):
+                    stage.run(context)
+            except RunCancelled:
+                raise
+            except ApsberError as error:
+                if stage.essential:
+                    raise
+                logger.warning("run %s: %s", context.run.uid, error)
+                details = {"stage": stage.name, "message": str(error)}
+                self._progress.message(context.run.uid, "warning", details)
+
+    def _attempt(self, context: RunContext, work: Callable[[], None]) -> str | None:
+        """Do some work; what went wrong, if anything did."""
+        try:
+            work()
+        except RunCancelled as cancelled:
+            return str(cancelled)
+        except ApsberError as error:
+            logger.error("run %s: %s", context.run.uid, error)  # noqa: TRY400
+            return str(error)
+        except Exception as error:
+            # One poisoned run must not end the service; the whole story is in its log.
+            logger.exception("run %s failed", context.run.uid)
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _tell(self, context: RunContext) -> None:
+        self._progress.message(context.run.uid, "finished", summarise(context))
+
+
+def summarise(context: RunContext) -> dict[str, Any]:
+    """What scripts want to know about a run, as plain JSON values."""
+    findings, ledger = context.findings, context.ledger
+    books = findings.books if findings.books.streams else ledger.books
+    return {
+        "uid": context.run.uid,
+        "scan_id": context.run.scan_id,
+        "state": str(ledger.state),
+        "reason": ledger.reason,
+        "folder": str(context.folder.path),
+        "volume_shape": list(findings.volume_shape) if findings.volume_shape else None,
+        "volume_checksum": next(
+            (
+                record.outputs[context.folder.volume.name]
+                for record in findings.processes
+                if context.folder.volume.name in record.outputs
+            ),
+            None,
+        ),
+        "centre_px": findings.centre_px,
+        "quality": {metric.name: metric.to_dict() for metric in findings.quality},
+        "verdict": str(Verdict.worst([m.verdict for m in findings.quality])),
+        "frames": {
+            "expected": books.expected,
+            "received": books.received,
+            "written": books.written,
+            "used": books.used,
+        },
+        "seconds": {name: round(value, 3) for name, value in context.seconds.items()},
+    }

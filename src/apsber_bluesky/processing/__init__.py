@@ -1,0 +1,29 @@
+"""Pure array functions: normalise, find the rotation centre, reconstruct."""
+
+from apsber_bluesky.processing._centre import CentreEstimate, find_centre
+from apsber_bluesky.processing._engines import (
+    create_engine,
+    engine_names,
+    reconstruct,
+    required_bytes,
+)
+from apsber_bluesky.processing._filters import FILTER_NAMES
+from apsber_bluesky.processing._normalise import MINIMUM_TRANSMISSION, Normaliser, normalise
+from apsber_bluesky.processing._references import average_reference, bad_pixels
+from apsber_bluesky.processing._weights import angular_weights
+
+__all__ = [
+    "FILTER_NAMES",
+    "MINIMUM_TRANSMISSION",
+    "CentreEstimate",
+    "Normaliser",
+    "angular_weights",
+    "average_reference",
+    "bad_pixels",
+    "create_engine",
+    "engine_names",
+    "find_centre",
+    "normalise",
+    "reconstruct",
+    "required_bytes",
+]

@@ -1,0 +1,7 @@
+"""A working beamline session from one profile: ``start("simulated")``."""
+
+from apsber_bluesky.session._services import ServiceProcess
+from apsber_bluesky.session._session import Session, start
+from apsber_bluesky.session._workplace import Workplace
+
+__all__ = ["ServiceProcess", "Session", "Workplace", "start"]

@@ -1,0 +1,134 @@
+"""Devices from a profile, after the convention of BITS' ``devices.yml``."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from apsber_bluesky.core import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+_MACRO = re.compile(r"\$\((\w+)\)")
+
+
+class Devices(Mapping[str, Any]):
+    """The devices of a session, by name: ``devices.camera`` or ``devices["camera"]``.
+
+    Attributes
+    ----------
+    missing : dict of str to str
+        Devices that did not connect, and why. They can be used as soon as they connect.
+    """
+
+    def __init__(self, devices: dict[str, Any]) -> None:
+        self._devices = devices
+        self.missing: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._devices[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._devices)
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._devices[name]
+        except KeyError:
+            known = ", ".join(self._devices)
+            raise AttributeError(f"no device {name!r}; there are {known}") from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._devices]
+
+    def labelled(self, label: str) -> list[Any]:
+        """Devices with a label, e.g. ``baseline``."""
+        return [d for d in self.values() if label in getattr(d, "_ophyd_labels_", ())]
+
+    def connect(self, timeout_s: float) -> None:
+        """Wait for the devices to connect; those that do not are entered in `missing`."""
+        for name, device in self.items():
+            try:
+                device.wait_for_connection(timeout=timeout_s)
+                self.missing.pop(name, None)
+            except TimeoutError as error:
+                self.missing[name] = str(error)
+                logger.warning("device %s is missing: %s", name, error)
+
+
+def expand_macros(text: str, macros: Mapping[str, str]) -> str:
+    """Replace ``$(NAME)`` by the macro's value, as EPICS does.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such macro.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in macros:
+            known = ", ".join(sorted(macros)) or "none"
+            raise ConfigurationError(
+                f"macro $({name}) in {text!r} is not set (set are: {known}); add it to"
+                " session.macros"
+            )
+        return macros[name]
+
+    return _MACRO.sub(value, text)
+
+
+def make_devices(entries: Mapping[str, list[dict[str, Any]]], macros: Mapping[str, str]) -> Devices:
+    """Make devices without connecting.
+
+    Parameters
+    ----------
+    entries : mapping
+        Import path of a class or factory -> list of its keyword arguments.
+    macros : mapping
+        Values of ``$(NAME)`` in string arguments.
+
+    Returns
+    -------
+    Devices
+        The devices, by name.
+
+    Raises
+    ------
+    ConfigurationError
+        If a class cannot be imported or made, or a name is used twice.
+    """
+    devices: dict[str, Any] = {}
+    for path, arguments in entries.items():
+        factory = _import(path)
+        for values in arguments:
+            expanded = {
+                key: expand_macros(value, macros) if isinstance(value, str) else value
+                for key, value in values.items()
+            }
+            name = expanded.get("name")
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ConfigurationError(f"devices.{path}: name {name!r} is not a Python name")
+            if name in devices:
+                raise ConfigurationError(f"devices.{path}: there are two devices {name!r}")
+            if "labels" in expanded:
+                expanded["labels"] = set(expanded["labels"])
+            try:
+                devices[name] = factory(**expanded)
+            except TypeError as error:
+                raise ConfigurationError(f"devices.{path} {name!r}: {error}") from error
+    return Devices(devices)
+
+
+def _import(path: str) -> Any:
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"devices: cannot import {path!r}: {error}") from error

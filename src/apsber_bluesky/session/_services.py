@@ -1,0 +1,154 @@
+"""Processes that the session starts, talks to and stops by their own handles."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from apsber_bluesky.core import ServiceError
+
+_STOP_TIMEOUT_S: Final = 8.0
+_LOG_TAIL_LINES: Final = 8
+
+
+class ServiceProcess:
+    """One process of a session.
+
+    It is started at once, so that its imports run beside those of the others; `configure` sends
+    its settings when they are known and `wait_ready` waits until it serves. It lives in a process
+    group of its own, so that Ctrl-C reaches it only through the session, and the kernel ends it
+    when the session's process ends.
+
+    Parameters
+    ----------
+    name : str
+        For messages and the name of the log.
+    module : sequence of str
+        What to run: ``python -m <module>``.
+    log : Path
+        File that takes its standard error.
+    descriptors : sequence of int
+        File descriptors that it inherits.
+    """
+
+    def __init__(
+        self, name: str, module: Sequence[str], log: Path, descriptors: Sequence[int] = ()
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.answer: dict[str, Any] = {}
+        with log.open("ab") as stream:
+            self._process = subprocess.Popen(  # noqa: S603 - our own modules
+                [sys.executable, "-m", *module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                start_new_session=True,
+                pass_fds=tuple(descriptors),
+                # Work is spread over slices; threads inside a transform would only compete.
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process.poll() is None
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        """Send the settings; plain JSON values."""
+        stdin = self._process.stdin
+        if stdin is None or stdin.closed:
+            raise ServiceError(f"{self.name} was configured already")
+        line = json.dumps({"parent_pid": os.getpid(), **settings}) + "\n"
+        try:
+            with stdin:
+                stdin.write(line.encode())
+        except BrokenPipeError as error:
+            raise ServiceError(self._died()) from error
+
+    def wait_ready(self, timeout_s: float) -> dict[str, Any]:
+        """Wait until the process serves.
+
+        Returns
+        -------
+        dict
+            What it said of itself, e.g. its address.
+
+        Raises
+        ------
+        ServiceError
+            If it says why it cannot, ends, or takes too long.
+        """
+        line = self._read_line(time.monotonic() + timeout_s, timeout_s)
+        try:
+            answer = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ServiceError(f"{self.name} said {line!r} instead of ready") from error
+        if not answer.get("ready"):
+            raise ServiceError(str(answer.get("error", f"{self.name} did not start")))
+        self.answer = answer
+        return self.answer
+
+    def _read_line(self, deadline: float, timeout_s: float) -> bytes:
+        stdout = self._process.stdout
+        if stdout is None:
+            raise ServiceError(f"{self.name} has no standard output")
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise ServiceError(
+                    f"{self.name} was not ready after {timeout_s:g} s; see {self.log}"
+                )
+            block = os.read(stdout.fileno(), 65536)
+            if not block:
+                raise ServiceError(self._died())
+            line += block
+        return line
+
+    def _died(self) -> str:
+        code = self._process.wait(_STOP_TIMEOUT_S)
+        return f"{self.name} ended with status {code}: {self.log_tail()} (log: {self.log})"
+
+    def log_tail(self) -> str:
+        """The last lines of its log, on one line."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return " | ".join(line.strip() for line in lines[-_LOG_TAIL_LINES:]) or "no message"
+
+    def check(self) -> None:
+        """Raise if the process has ended.
+
+        Raises
+        ------
+        ServiceError
+            If so, with the end of its log.
+        """
+        if not self.is_running:
+            raise ServiceError(self._died())
+
+    def stop(self) -> None:
+        """End the process, with force if it does not end by itself."""
+        process = self._process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()

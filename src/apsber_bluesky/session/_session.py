@@ -1,0 +1,282 @@
+"""A working beamline session from one profile."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from apsber_bluesky.core import (
+    ConfigurationError,
+    FrameConsumer,
+    Profile,
+    RunFolder,
+    ServiceError,
+    forgo_real_time,
+    load_profile,
+)
+from apsber_bluesky.session._devices import Devices
+from apsber_bluesky.session._workplace import Workplace
+
+logger = logging.getLogger(__name__)
+
+_CATALOG_WAIT_S: Final = 60.0
+
+
+class Session:
+    """Everything that a user works with at the beamline.
+
+    Made by `start`. Use it as a context manager, or call `close` at the end; the processes of the
+    session end with it in any case.
+
+    Attributes
+    ----------
+    RE : bluesky.RunEngine
+        Runs plans.
+    devices : Devices
+        ``devices.camera`` and so on.
+    plans : module
+        ``apsber_bluesky.plans``.
+    catalog : tiled client
+        Runs, by uid, scan number or position: ``catalog[-1]``.
+    processed : tiled client
+        Volumes and quality numbers of the runs, by uid.
+    sd : bluesky.SupplementalData
+        Baseline, monitors and flyers of every run.
+    profile : Profile
+        The settings.
+    """
+
+    def __init__(self, profile: Profile, workplace: Workplace) -> None:
+        from bluesky import RunEngine, SupplementalData
+
+        from apsber_bluesky import plans
+
+        self.profile = profile
+        self.plans: ModuleType = plans
+        self._workplace = workplace
+        self._closers: list[Any] = []
+        self.devices = self._make_devices()
+        self.RE = self._make_run_engine(RunEngine)
+        self.sd = SupplementalData(baseline=self._baseline())
+        self.RE.preprocessors.append(self.sd)
+        self._subscribe()
+        self._catalog: Any = None
+
+    def _make_devices(self) -> Devices:
+        from apsber_bluesky.session._devices import make_devices
+        from apsber_bluesky.streaming import ReceiverClient
+
+        settings, beamline = self.profile.session, self._workplace.beamline
+        macros = dict(settings.macros)
+        if beamline:
+            macros["P"] = beamline["prefix"]
+        devices = make_devices(self.profile.devices, macros)
+        address = self._workplace.services["receiver"].answer["control_address"]
+        self.receiver = ReceiverClient(address)
+        self._closers.append(self.receiver.close)
+        for device in devices.values():
+            if hasattr(device, "receiver"):
+                device.receiver = self.receiver
+                device.series_timeout_s = self.profile.streaming.series_timeout_s
+                if device.pixel_size_um is None and beamline:
+                    device.pixel_size_um = beamline["pixel_size_um"]
+        devices.connect(settings.connection_timeout_s)
+        return devices
+
+    def _make_run_engine(self, factory: Any) -> Any:
+        from apsber_bluesky.session._scan_number import ScanNumber
+
+        settings = self.profile.session
+        metadata = {
+            "beamline_id": settings.beamline_id,
+            "instrument_name": settings.instrument_name,
+            "proposal_id": settings.proposal,
+        }
+        number = ScanNumber(self._workplace.own / "scan_number")
+        return factory(metadata, scan_id_source=number)
+
+    def _baseline(self) -> list[Any]:
+        """Devices whose readings belong to every run: all that connected, but detectors."""
+        detectors = self.devices.labelled("detectors")
+        missing = self.devices.missing
+        return [
+            device
+            for name, device in self.devices.items()
+            if name not in missing and not any(device is detector for detector in detectors)
+        ]
+
+    def _subscribe(self) -> None:
+        from apsber_bluesky.callbacks import DocumentForwarder, FrameDispatcher
+        from apsber_bluesky.session._remote_consumer import RemoteFrameConsumer
+        from apsber_bluesky.session._run_announcer import RunAnnouncer
+        from apsber_bluesky.streaming import Outbox
+
+        services = self._workplace.services
+        worker = Outbox(services["worker"].answer["inbox_address"])
+        self._worker = worker
+        self._closers.append(worker.close)
+        consumers: list[FrameConsumer] = [RunAnnouncer(self.receiver), RemoteFrameConsumer(worker)]
+        self.RE.subscribe(FrameDispatcher(consumers))
+        if "catalog" in services:
+            catalog = Outbox(services["catalog"].answer["inbox_address"])
+            self._closers.append(catalog.close)
+            self.RE.subscribe(DocumentForwarder(catalog.send))
+
+    @property
+    def board(self) -> Any:
+        """What the processes of the session say; `listen` to it for progress."""
+        return self._workplace.board
+
+    @property
+    def tiled_uri(self) -> str:
+        """Address of the catalogue, with its key."""
+        return self._workplace.tiled_uri
+
+    @property
+    def beamline(self) -> dict[str, Any]:
+        """What the simulated beamline says of itself; empty at a real one."""
+        return self._workplace.beamline
+
+    @property
+    def _root(self) -> Any:
+        if self._catalog is None:
+            from apsber_bluesky.session._catalog_client import connect_catalog
+
+            self._catalog = connect_catalog(self._workplace.tiled_uri)
+        return self._catalog
+
+    @property
+    def catalog(self) -> Any:
+        """The runs, as a Tiled client."""
+        from apsber_bluesky.storage import RAW_CONTAINER
+
+        return self._root[RAW_CONTAINER]
+
+    @property
+    def processed(self) -> Any:
+        """What was made of the runs, as a Tiled client."""
+        from apsber_bluesky.storage import PROCESSED_CONTAINER
+
+        return self._root[PROCESSED_CONTAINER]
+
+    def folder(self, run_uid: str) -> RunFolder:
+        """The folder of a run of this session's data root."""
+        from apsber_bluesky.core import find_run
+
+        return find_run(self.profile.session.data_root, run_uid)
+
+    def wait(self, run_uid: str, timeout_s: float = 600.0) -> dict[str, Any]:
+        """Wait until a run is reconstructed, judged, kept and catalogued.
+
+        Parameters
+        ----------
+        run_uid : str
+            As the RunEngine returned it.
+        timeout_s : float
+            How long to wait [s].
+
+        Returns
+        -------
+        dict
+            Summary: folder, volume shape, centre, quality, frames, seconds per stage.
+        """
+        catalogued = "catalog" in self._workplace.services
+        summary: dict[str, Any] = self.board.wait_finished(
+            run_uid, timeout_s, self._workplace.check, catalogued=catalogued
+        )
+        return summary
+
+    def cancel(self) -> None:
+        """Stop processing the run that is being processed; its raw frames are kept."""
+        self._worker.send({"type": "cancel"})
+
+    def check(self) -> None:
+        """Raise if a process of the session has ended."""
+        self._workplace.check()
+
+    def close(self) -> None:
+        """End the session and its processes."""
+        while self._closers:
+            self._closers.pop()()
+        self._workplace.stop()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        missing = f", missing: {', '.join(self.devices.missing)}" if self.devices.missing else ""
+        return f"<Session {self.profile.name}: {', '.join(self.devices)}{missing}>"
+
+
+def start(
+    profile: str | Path | Profile = "simulated", changes: dict[str, Any] | None = None
+) -> Session:
+    """Start a session.
+
+    Parameters
+    ----------
+    profile : str, Path or Profile
+        Name of a profile that comes with the package, a YAML file, or settings.
+    changes : dict, optional
+        Nested settings that override those of the profile.
+
+    Returns
+    -------
+    Session
+        With ``RE``, ``devices``, ``plans`` and ``catalog``.
+
+    Raises
+    ------
+    ConfigurationError
+        If a setting is wrong.
+    StorageError
+        If the data root cannot be written.
+    ServiceError
+        If a process does not start.
+    """
+    settings = profile if isinstance(profile, Profile) else load_profile(profile, changes)
+    if settings.simulation is None and settings.streaming.frame_address == "auto":
+        raise ConfigurationError(
+            "streaming.frame_address is 'auto', which needs a simulated beamline; give the"
+            " address of the detector's frame port"
+        )
+    # Before anything imports EPICS, here and in the processes that are started.
+    forgo_real_time()
+    workplace = Workplace(settings)
+    workplace.start()
+    try:
+        _adopt_epics_environment(workplace.beamline.get("environment", {}))
+        session = Session(settings, workplace)
+    except BaseException:
+        workplace.stop()
+        raise
+    atexit.register(session.close)
+    return session
+
+
+def _adopt_epics_environment(environment: dict[str, str]) -> None:
+    """Let this process' EPICS clients find the simulated beamline.
+
+    Raises
+    ------
+    ServiceError
+        If EPICS already looks elsewhere: it reads its environment once.
+    """
+    if not environment:
+        return
+    differs = any(os.environ.get(key) != value for key, value in environment.items())
+    if differs and "epics" in sys.modules and sys.modules["epics"].ca.libca is not None:
+        raise ServiceError(
+            "EPICS is already in use in this Python process with other addresses; start the"
+            " simulated session in a fresh process"
+        )
+    os.environ.update(environment)

@@ -1,0 +1,101 @@
+"""The stages that keep things: storage, joined to the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from apsber_bluesky.core import RunFolder
+from apsber_bluesky.pipeline import RunContext
+from apsber_bluesky.storage import VolumeWriter, archive_run, publish_run, write_nexus
+
+
+def open_volume_writer(
+    folder: RunFolder, shape: tuple[int, int, int], voxel_size_um: float | None
+) -> VolumeWriter:
+    """Make the place that the slabs of a run are written to."""
+    return VolumeWriter(folder.volume, shape, voxel_size_um=voxel_size_um)
+
+
+class WriteRecord:
+    """Write the NeXus record."""
+
+    name = "record"
+    essential = True
+
+    def run(self, context: RunContext) -> None:
+        """Write ``run.nxs``."""
+        findings = context.findings
+        write_nexus(
+            context.folder,
+            context.run,
+            processes=findings.processes,
+            books=findings.books,
+            centre_px=findings.centre_px,
+            quality=findings.quality,
+            exit_status=context.exit_status,
+        )
+        context.report(self.name, 1, 1)
+
+
+class Archive:
+    """Make the verified second copy.
+
+    Parameters
+    ----------
+    archive_root : Path
+        Where copies are kept.
+    """
+
+    name = "archive"
+    essential = True
+
+    def __init__(self, archive_root: Path) -> None:
+        self._archive_root = archive_root
+
+    def run(self, context: RunContext) -> None:
+        """Copy, verify, write the receipt."""
+        archive_run(
+            context.folder,
+            self._archive_root,
+            progress=context.report,
+            cancelled=context.cancelled,
+        )
+
+
+class Publish:
+    """Register the products in the catalogue.
+
+    The run is on disk and archived whether or not the catalogue answers, so a catalogue that does
+    not is a warning.
+
+    Parameters
+    ----------
+    uri : str
+        Address of the Tiled server, with its key.
+    """
+
+    name = "publish"
+    essential = False
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._client: Any = None
+
+    def run(self, context: RunContext) -> None:
+        """Register volume, record and quality numbers."""
+        from apsber_bluesky.session._catalog_client import connect_catalog
+
+        if self._client is None:
+            self._client = connect_catalog(self._uri)
+        findings = context.findings
+        publish_run(
+            self._client,
+            context.folder,
+            context.run,
+            processes=findings.processes,
+            books=findings.books,
+            quality=findings.quality,
+            state="complete" if findings.books.complete else "incomplete",
+        )
+        context.report(self.name, 1, 1)

@@ -1,0 +1,127 @@
+"""The worker process: frames in, volume, record, copy and catalogue entry out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from apsber_bluesky.core import (
+    AnalysisSettings,
+    ProcessingSettings,
+    die_with_parent,
+)
+from apsber_bluesky.pipeline import (
+    Assess,
+    DrawFigures,
+    FindCentre,
+    Reconstruct,
+    Stage,
+    TomographyPipeline,
+)
+from apsber_bluesky.session._remote_consumer import deliver
+from apsber_bluesky.session._storage_stages import (
+    Archive,
+    Publish,
+    WriteRecord,
+    open_volume_writer,
+)
+from apsber_bluesky.streaming import FrameRing, Inbox, Outbox, RingOrFileSource
+
+logger = logging.getLogger(__name__)
+
+
+class _StatusProgress:
+    """Tell the session how stages proceed."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def stage(self, run_uid: str, stage: str, done: int, total: int) -> None:
+        self._outbox.send(
+            {"type": "stage", "run_uid": run_uid, "stage": stage, "done": done, "total": total}
+        )
+
+    def message(self, run_uid: str, event: str, details: dict[str, Any]) -> None:
+        self._outbox.send({"type": event, "run_uid": run_uid, **details})
+
+
+def standard_stages(settings: dict[str, Any]) -> list[Stage]:
+    """Stages that follow the last frame, as the worker's settings want them."""
+    processing = ProcessingSettings(**settings["processing"])
+    analysis = AnalysisSettings(**settings["analysis"])
+    stages: list[Stage] = [
+        FindCentre(processing),
+        Reconstruct(processing, open_volume_writer),
+        Assess(analysis, processing),
+        DrawFigures(),
+        WriteRecord(),
+    ]
+    if settings["archive_root"]:
+        stages.append(Archive(Path(settings["archive_root"])))
+    if settings["tiled_uri"]:
+        stages.append(Publish(settings["tiled_uri"]))
+    return stages
+
+
+def main() -> int:
+    """Serve until SIGTERM.
+
+    Standard input holds one JSON object: ``parent_pid``, ``data_root``, ``archive_root``,
+    ``tiled_uri``, ``ring_descriptor``, ``status_address`` and the settings ``processing`` and
+    ``analysis``. The ready line on standard output holds ``inbox_address``.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings: dict[str, Any] = json.loads(sys.stdin.readline())
+    die_with_parent(settings["parent_pid"])
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    status = Outbox(settings["status_address"])
+    ring = FrameRing(settings["ring_descriptor"])
+    inbox = Inbox()
+    pipeline = TomographyPipeline(
+        Path(settings["data_root"]),
+        RingOrFileSource(ring),
+        ProcessingSettings(**settings["processing"]),
+        standard_stages(settings),
+        _StatusProgress(status),
+    )
+    work: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    thread = threading.Thread(target=_process, args=(work, pipeline, stop), name="pipeline")
+    thread.start()
+    print(json.dumps({"ready": True, "inbox_address": inbox.address}), flush=True)  # noqa: T201
+    while not stop.is_set() and thread.is_alive():
+        message = inbox.receive(timeout_s=0.1)
+        if message is None:
+            continue
+        if message["type"] == "cancel":
+            pipeline.cancel()
+        else:
+            work.put(message)
+    failed = not stop.is_set()
+    pipeline.cancel()
+    work.put(None)
+    thread.join()
+    pipeline.close()
+    status.close()
+    inbox.close()
+    ring.close()
+    return int(failed)
+
+
+def _process(
+    work: queue.SimpleQueue[dict[str, Any] | None],
+    pipeline: TomographyPipeline,
+    stop: threading.Event,
+) -> None:
+    while (message := work.get()) is not None:
+        # Messages that were still waiting when the service was stopped only close their run.
+        if stop.is_set() and message["type"] == "begin_run":
+            continue
+        deliver(message, pipeline)

@@ -1,0 +1,188 @@
+"""Publish what was made of a run in Tiled, beside the raw run and linked to it by its uid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from apsber_bluesky.core import (
+    FrameBooks,
+    ProcessRecord,
+    QualityMetric,
+    RunDescription,
+    RunFolder,
+    ServiceError,
+    Verdict,
+)
+from apsber_bluesky.storage._embedded_tiled import PROCESSED_CONTAINER
+from apsber_bluesky.storage._volume import open_volume, read_volume_info
+
+
+def publish_run(
+    client: Any,
+    folder: RunFolder,
+    run: RunDescription,
+    *,
+    processes: Sequence[ProcessRecord],
+    books: FrameBooks,
+    quality: Sequence[QualityMetric],
+    state: str,
+) -> Any:
+    """Publish the products of a run as ``processed/<run uid>``.
+
+    The node has ``volume`` and ``nexus``, those that are there. Both are registered where they
+    lie, so the server must see the run folder and be allowed to read it; no values travel.
+    Publishing a run again replaces what was published.
+
+    Parameters
+    ----------
+    client : tiled.client.container.Container
+        Root of the catalogue.
+    folder : RunFolder
+        The run.
+    run : RunDescription
+        What was scanned.
+    processes, books, quality : sequence of ProcessRecord, FrameBooks, sequence of QualityMetric
+        Provenance, frame books and quality numbers, to be found by queries such as
+        ``Key("quality.verdict") == "pass"`` and ``Key("quality.signal_to_noise.value") > 5``.
+    state : str
+        State of the run, e.g. ``"complete"``.
+
+    Returns
+    -------
+    tiled.client.container.Container
+        The node.
+
+    Raises
+    ------
+    ServiceError
+        If the catalogue cannot be reached, refuses, or cannot read the volume.
+    DataFileError
+        If the volume is there but damaged.
+    """
+    import httpx
+    from tiled.client.utils import ClientError
+
+    metadata = _metadata(run, processes, books, quality, state)
+    sources = {"volume": _volume_source(folder.volume), "nexus": _nexus_source(folder.nexus)}
+    try:
+        return _publish(client, folder, metadata, sources)
+    except (httpx.HTTPError, ClientError) as error:
+        raise ServiceError(f"cannot publish run {folder.uid} in Tiled: {error}") from error
+
+
+def _publish(
+    client: Any, folder: RunFolder, metadata: dict[str, Any], sources: dict[str, Any]
+) -> Any:
+    node = _node(client, folder.uid, metadata)
+    if stale := [key for key in node if key in sources]:
+        node.delete_contents(stale)
+    for key, source in sources.items():
+        if source is not None:
+            node.new(source.structure_family, [source], key=key, metadata=_about(key, folder))
+    node = client[PROCESSED_CONTAINER][folder.uid]
+    if sources["volume"] is not None:
+        _check_readable(node["volume"], folder.volume)
+    return node
+
+
+def _node(client: Any, uid: str, metadata: dict[str, Any]) -> Any:
+    from tiled.structures.core import Spec
+
+    if PROCESSED_CONTAINER not in client:
+        client.create_container(PROCESSED_CONTAINER)
+    processed = client[PROCESSED_CONTAINER]
+    specs = [Spec("NXtomoproc")]
+    if uid not in processed:
+        return processed.create_container(uid, metadata=metadata, specs=specs)
+    node = processed[uid]
+    node.replace_metadata(metadata=metadata, specs=specs)
+    return node
+
+
+def _check_readable(volume: Any, path: Path) -> None:
+    """Ask for one voxel: registering succeeds even where the server may not read."""
+    # Not through the client's own read, which repeats a refused request for half a minute.
+    response = volume.context.http_client.get(
+        volume.item["links"]["full"],
+        params={"slice": "0:1,0:1,0:1", "format": "application/octet-stream"},
+    )
+    if response.is_error:
+        raise ServiceError(
+            f"Tiled cannot read {path} (status {response.status_code}); the server must see that"
+            " folder and have it among its readable storage"
+        )
+
+
+def _metadata(
+    run: RunDescription,
+    processes: Sequence[ProcessRecord],
+    books: FrameBooks,
+    quality: Sequence[QualityMetric],
+    state: str,
+) -> dict[str, Any]:
+    verdict = Verdict.worst([metric.verdict for metric in quality])
+    numbers = {metric.name: metric.to_dict() for metric in quality}
+    return {
+        "run_uid": run.uid,
+        "scan_id": run.scan_id,
+        "sample": run.sample,
+        "plan_name": run.plan_name,
+        "proposal": run.proposal,
+        "beamline_id": run.beamline_id,
+        "time": run.start_time_s,
+        "state": str(state),
+        "scan": run.scan.model_dump(mode="json"),
+        "processes": [record.to_dict() for record in processes],
+        "frames": books.to_dict(),
+        "quality": {**numbers, "verdict": str(verdict)},
+    }
+
+
+def _uri(path: Path) -> str:
+    return f"file://localhost{quote(str(path.resolve()))}"
+
+
+def _volume_source(path: Path) -> Any:
+    from tiled.structures.array import ArrayStructure
+    from tiled.structures.core import StructureFamily
+    from tiled.structures.data_source import Asset, DataSource, Management
+
+    if not path.exists():
+        return None
+    return DataSource(
+        structure_family=StructureFamily.array,
+        structure=ArrayStructure.from_array(open_volume(path), dims=("z", "y", "x")),
+        mimetype="application/x-zarr",
+        management=Management.external,
+        assets=[Asset(data_uri=_uri(path / "0"), is_directory=True, parameter="data_uri")],
+    )
+
+
+def _nexus_source(path: Path) -> Any:
+    from tiled.structures.core import StructureFamily
+    from tiled.structures.data_source import Asset, DataSource, Management
+
+    if not path.exists():
+        return None
+    return DataSource(
+        structure_family=StructureFamily.container,
+        structure=None,
+        mimetype="application/x-hdf5",
+        management=Management.external,
+        assets=[Asset(data_uri=_uri(path), is_directory=False, parameter="data_uris", num=0)],
+    )
+
+
+def _about(key: str, folder: RunFolder) -> dict[str, Any]:
+    if key != "volume":
+        return {"definition": "NXtomo"}
+    info = read_volume_info(folder.volume)
+    return {
+        "quantity": "linear attenuation coefficient",
+        "unit": info.unit,
+        "voxel_size_um": info.voxel_size_um,
+        "checksum": info.checksum,
+    }
