@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 _DPI = 120
-_LEAST_ASPECT = 0.3
+_LEAST_ASPECT = 0.4
 _FLAT_ASPECT = 0.6
 _SHOWN_PERCENTILES = (0.5, 99.8)
 
@@ -67,7 +67,9 @@ def draw_ortho_slices(
     canvas = FigureCanvasAgg(figure)
     with explain_disk_errors(path, "draw the slices"), atomic_file(path) as partial:
         # The name of the drawing program is left out, so equal slices give equal files.
-        canvas.print_figure(partial, format="png", dpi=_DPI, metadata={"Software": None})
+        canvas.print_figure(
+            partial, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None}
+        )
 
 
 class _Scale:
@@ -102,12 +104,12 @@ def _compose(views: list[NDArray[Any]], title: str, unit: str, scale: _Scale) ->
 
     low, high = _grey_range(views)
     flat = views[1].shape[0] < _FLAT_ASPECT * views[1].shape[1]
-    figure = Figure(figsize=(11.0, 6.2) if flat else (14.5, 5.4), layout="constrained")
-    layout = [["xy", "xz"], ["xy", "yz"]] if flat else [["xy", "xz", "yz"]]
+    figure = Figure(figsize=(11.5, 5.4) if flat else (14.5, 4.9), layout="compressed")
+    layout = "AB;AC" if flat else "ABC"
     axes = figure.subplot_mosaic(layout)
     image = None
-    for name, view in zip(("xy", "xz", "yz"), views, strict=True):
-        image = _draw_view(axes[name], view, name, scale, low, high)
+    for panel, name, view in zip("ABC", ("xy", "xz", "yz"), views, strict=True):
+        image = _draw_view(axes[panel], view, name, scale, low, high)
     if image is not None:
         bar = figure.colorbar(image, ax=list(axes.values()), shrink=0.85, pad=0.02)
         bar.set_label(f"attenuation [{unit}]")

@@ -22,7 +22,7 @@ _BINS = 512
 # Otsu's separability is 2/pi for one normal population; well above that there are two.
 _TWO_POPULATIONS = 0.75
 _LEAST_PART = 0.02
-_MARGIN_PX = 2
+_MARGIN_PX = 3
 
 
 def signal_to_noise(
@@ -32,7 +32,7 @@ def signal_to_noise(
 
     The slices are smoothed a little and split by Otsu's threshold into object and background;
     the background is split again while it holds two populations, so that it ends as the air
-    around the object. Both are kept 2 pixels away from their common edge. The contrast is the
+    around the object. Both are kept 3 pixels away from their common edge. The contrast is the
     difference of their medians in the unsmoothed slices.
 
     Parameters
@@ -58,7 +58,7 @@ def signal_to_noise(
 
 
 def _contrast_to_noise(stack: NDArray[np.float64]) -> tuple[float, str]:
-    smooth = ndimage.gaussian_filter(stack, (0, 1, 1))
+    smooth = ndimage.gaussian_filter(stack, (0, 2, 2))
     seen = ndimage.binary_erosion(field_of_view(stack), iterations=_MARGIN_PX)
     inside = np.broadcast_to(seen, stack.shape)
     values = smooth[inside]

@@ -77,6 +77,7 @@ def main() -> int:
     ``analysis``. The ready line on standard output holds ``inbox_address``.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
     die_with_parent(settings["parent_pid"])
     stop = threading.Event()

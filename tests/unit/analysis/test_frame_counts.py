@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from apsber_bluesky.analysis import missing_frames, saturated_pixels
+from apsber_bluesky.core import FrameBooks, InputError, SeriesBooks, Verdict
+
+
+def books(missing: list[int], expected: int = 1000) -> FrameBooks:
+    have = expected - len(missing)
+    own = SeriesBooks(expected=expected, received=have, written=have, missing=missing)
+    return FrameBooks({"darks": SeriesBooks(expected=10, received=10, written=10), "primary": own})
+
+
+@pytest.mark.parametrize(
+    ("missing", "verdict"),
+    [([], Verdict.PASS), ([17], Verdict.WARN), (list(range(50)), Verdict.FAIL)],
+)
+def test_every_missing_frame_counts(missing, verdict):
+    found = missing_frames(books(missing))
+    assert found.value == pytest.approx(len(missing) / 1010)
+    assert found.verdict is verdict
+
+
+def test_missing_frames_are_named():
+    assert missing_frames(books([3, 9])).note == "2 of 1000 primary (3, 9)"
+    assert missing_frames(books(list(range(7)))).note == "7 of 1000 primary (0, 1, 2, 3, 4, ...)"
+
+
+def test_frames_that_were_never_written_count_without_a_name():
+    own = SeriesBooks(expected=10, received=10, written=8)
+    found = missing_frames(FrameBooks({"flats": own}))
+    assert found.value == pytest.approx(0.2)
+    assert found.note == "2 of 10 flats"
+
+
+def test_a_run_that_expected_nothing_fails():
+    found = missing_frames(FrameBooks())
+    assert np.isnan(found.value)
+    assert found.verdict is Verdict.FAIL
+
+
+def test_saturated_pixels_are_counted():
+    frames = np.zeros((10, 10, 10), dtype=np.uint16)
+    frames[0, 0, :5] = 65535
+    found = saturated_pixels(frames, full_scale=65535)
+    assert found.value == pytest.approx(0.005)
+    assert found.verdict is Verdict.WARN
+
+
+def test_no_pixels_are_refused():
+    with pytest.raises(InputError, match="no pixel"):
+        saturated_pixels(np.zeros((0, 4, 4)), full_scale=1)
