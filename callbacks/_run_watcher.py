@@ -9,29 +9,35 @@ from event_model import DocumentRouter
 
 
 class RunWatcher(DocumentRouter):
-    """Tell a display that runs open, take data and close.
+    """Tell a display that runs open and close.
 
     Parameters
     ----------
     tell : callable
-        Called with (event, run uid, details): ``"begin"`` with the start document, ``"stream"``
-        with the name of a stream that begins, ``"end"`` with the stop document.
+        Called with ``{"type": "run_opened", "run_uid": ..., "totals": {stream: frames}}`` and
+        ``{"type": "run_closed", "run_uid": ..., "exit_status": ...}``.
     """
 
-    def __init__(self, tell: Callable[[str, str, dict[str, Any]], None]) -> None:
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
         self._tell = tell
-        self._run_uid = ""
 
     def start(self, doc: dict[str, Any]) -> None:
-        """Tell that a run opens."""
-        self._run_uid = doc["uid"]
-        self._tell("begin", self._run_uid, doc)
-
-    def descriptor(self, doc: dict[str, Any]) -> None:
-        """Tell that a stream begins."""
-        self._tell("stream", doc["run_start"], {"name": doc["name"]})
+        """Tell that a run opens, and how many frames it is to take."""
+        scan = doc.get("tomography", {})
+        totals = {
+            "darks": scan.get("num_darks", 0),
+            "flats": scan.get("num_flats", 0),
+            "primary": scan.get("num_projections", 0),
+        }
+        self._tell({"type": "run_opened", "run_uid": doc["uid"], "totals": totals})
 
     def stop(self, doc: dict[str, Any]) -> None:
         """Tell that the run closes."""
-        self._tell("end", doc["run_start"], doc)
+        self._tell(
+            {
+                "type": "run_closed",
+                "run_uid": doc["run_start"],
+                "exit_status": doc["exit_status"],
+            }
+        )

@@ -13,7 +13,7 @@ DEFAULT_LIMITS: Mapping[str, Limits] = MappingProxyType(
         "signal_to_noise": Limits(warn=5.0, fail=3.0),
         # From half a pixel on, edges become double.
         "centre_residual": Limits(warn=0.5, fail=1.0),
-        "resolution": Limits(warn=6.0, fail=12.0),
+        "resolution": Limits(warn=8.0, fail=16.0),
         "missing_frames": Limits(warn=0.0, fail=0.01),
         "saturated_pixels": Limits(warn=1e-4, fail=1e-2),
     }

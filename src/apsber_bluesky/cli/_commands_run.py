@@ -18,7 +18,7 @@ from apsber_bluesky.cli._output import (
 from apsber_bluesky.cli._plan_arguments import bind, find_plan, parse_arguments
 from apsber_bluesky.cli._report import add_paths, report_run
 from apsber_bluesky.core import InputError, RunFolder, RunState, StorageError
-from apsber_bluesky.session import Session
+from apsber_bluesky.session import Session, prepare_epics
 
 
 def run(
@@ -32,9 +32,11 @@ def run(
 ) -> None:
     """Run a plan, reconstruct while it runs, keep and catalogue the result."""
     output = Output(as_json=as_json)
+    settings = profile_with(profile, data_root)
+    # Plans import ophyd, which then knows where PVs are.
+    prepare_epics(settings)
     chosen = find_plan(plan)
     values = parse_arguments(chosen, arguments or [])
-    settings = profile_with(profile, data_root)
     summary = execute(settings, lambda session: bind(chosen, session.devices, values), output)
     _finish(output, summary)
 

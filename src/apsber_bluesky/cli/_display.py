@@ -10,13 +10,18 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
+
+#: Stages that report bytes have totals beyond any number of frames or slices.
+_LARGEST_COUNT: Final = 1_000_000
 
 _TITLES: Final = {
     "darks": "scan      darks",
@@ -33,6 +38,16 @@ _TITLES: Final = {
 }
 
 
+class _AmountColumn(ProgressColumn):
+    """Frames and slices as ``done/total``, amounts of data in MB."""
+
+    def render(self, task: Task) -> Text:
+        total = int(task.total or 0)
+        if total > _LARGEST_COUNT:
+            return Text(f"{task.completed / 1e6:.0f}/{total / 1e6:.0f} MB")
+        return Text(f"{int(task.completed)}/{total}")
+
+
 class RunDisplay:
     """A bar for each stream and stage, fed by the status messages of a session.
 
@@ -47,18 +62,22 @@ class RunDisplay:
             SpinnerColumn(finished_text="[green]*"),
             TextColumn("{task.description}", justify="left"),
             BarColumn(bar_width=28),
-            MofNCompleteColumn(),
+            _AmountColumn(),
             TimeElapsedColumn(),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._totals: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __call__(self, message: dict[str, Any]) -> None:
         """Take in a status message."""
         match message["type"]:
+            case "run_opened":
+                self._totals = message["totals"]
             case "frames":
-                self._update(message["stream"], message["received"], message["expected"])
+                total = max(message["expected"], self._totals.get(message["stream"], 0))
+                self._update(message["stream"], message["received"], total)
             case "stage":
                 self._update(message["stage"], message["done"], message["total"])
             case "warning":

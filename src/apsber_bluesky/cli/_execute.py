@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from apsber_bluesky.cli._display import RunDisplay
 from apsber_bluesky.cli._interrupt import Interrupt, handle_interrupts
 from apsber_bluesky.cli._output import Output
-from apsber_bluesky.core import Profile, RunCancelled, ServiceError
+from apsber_bluesky.core import ApsberError, PlanError, Profile, RunCancelled, ServiceError
 from apsber_bluesky.session import Session, start
+
+logger = logging.getLogger(__name__)
 
 #: How long the stages after a scan may take [s].
 PROCESSING_TIMEOUT_S = 3600.0
@@ -98,6 +101,7 @@ def _acquire(session: Session, plan: Any, interrupt: Interrupt) -> str:
         if not uids:
             raise RunCancelled("interrupted before the run had begun") from None
     except Exception as error:
+        logger.debug("the plan failed", exc_info=error)
         session.check()
         if uids:
             session.wait(uids[-1], PROCESSING_TIMEOUT_S)
@@ -109,10 +113,12 @@ def _acquire(session: Session, plan: Any, interrupt: Interrupt) -> str:
     return uids[-1]
 
 
-def _explained(error: Exception) -> Exception:
-    """What a device said went wrong, where the RunEngine wrapped it."""
+def _explained(error: Exception) -> ApsberError:
+    """What went wrong, on one line; the RunEngine wraps what a device said."""
     from bluesky.utils import FailedStatus
 
     if isinstance(error, FailedStatus) and isinstance(error.__cause__, Exception):
-        return error.__cause__
-    return error
+        error = error.__cause__
+    if isinstance(error, ApsberError):
+        return error
+    return PlanError(f"the plan failed: {type(error).__name__}: {error}")

@@ -18,9 +18,11 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
 )
 
 from apsber_bluesky.core._errors import ConfigurationError
+from apsber_bluesky.core._run_folder import check_folder_name
 from apsber_bluesky.core._tomography import DEFAULT_PROPOSAL
 
 ENVIRONMENT_DATA_ROOT = "APSBER_DATA_ROOT"
@@ -59,6 +61,11 @@ class SessionSettings(_Settings):
     data_root: FolderPath = Path("~/apsber_data").expanduser()
     macros: dict[str, str] = Field(default_factory=dict)
     connection_timeout_s: PositiveFloat = 10.0
+
+    @field_validator("proposal")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        return check_folder_name(value, "proposal")
 
 
 class SimulationSettings(_Settings):
@@ -303,7 +310,7 @@ def load_profile(
         values = merge(values, {"session": {"data_root": root}})
     values = merge(values, changes or {})
     try:
-        return Profile(**values)
+        return Profile.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(f"{where}: {_explain(error)}") from None
 

@@ -62,6 +62,7 @@ def explain_disk_errors(path: Path, doing: str) -> Iterator[None]:
         advice = {
             errno.ENOSPC: "the disk is full; free space or choose another data root",
             errno.EDQUOT: "the disk quota is used up; free space or choose another data root",
+            errno.EFBIG: "the file would be larger than the disk or a limit of the system allows",
             errno.EACCES: "permission denied; choose a data root that you may write to",
             errno.EPERM: "operation not permitted; choose a data root that you may write to",
             errno.EROFS: "the file system is read-only; choose another data root",

@@ -20,6 +20,9 @@ from apsber_bluesky.core._errors import StorageError
 from apsber_bluesky.core._files import explain_disk_errors
 from apsber_bluesky.core._frames import FrameBooks, SeriesBooks
 
+_BUSY_TIMEOUT_S = 30.0
+_BUSY_PAUSE_S = 0.02
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -90,11 +93,17 @@ class RunLedger:
                 path.touch()
         try:
             # Callers lock; the two threads of a service may share one ledger.
-            self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot open the run ledger {path}: {error}") from error
+        try:
+            _enter_wal_mode(self._connection)
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_SCHEMA)
         except sqlite3.Error as error:
+            self._connection.close()
             raise StorageError(f"cannot open the run ledger {path}: {error}") from error
 
     def __enter__(self) -> Self:
@@ -114,6 +123,12 @@ class RunLedger:
                 yield connection
         except sqlite3.Error as error:
             raise StorageError(f"cannot write the run ledger {self._path}: {error}") from error
+
+    def _fetch(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(query).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot read the run ledger {self._path}: {error}") from error
 
     def set_state(self, state: RunState, reason: str = "") -> None:
         """Record how far the run is, and why."""
@@ -136,20 +151,20 @@ class RunLedger:
     @property
     def state(self) -> RunState:
         """How far the run is."""
-        row = self._connection.execute("SELECT state FROM run").fetchone()
-        return RunState(row[0]) if row else RunState.ACQUIRING
+        rows = self._fetch("SELECT state FROM run")
+        return RunState(rows[0][0]) if rows else RunState.ACQUIRING
 
     @property
     def reason(self) -> str:
         """Why the run is in its state."""
-        row = self._connection.execute("SELECT reason FROM run").fetchone()
-        return str(row[0]) if row else ""
+        rows = self._fetch("SELECT reason FROM run")
+        return str(rows[0][0]) if rows else ""
 
     @property
     def description(self) -> dict[str, Any]:
         """What `describe` recorded."""
-        row = self._connection.execute("SELECT description FROM run").fetchone()
-        return dict(json.loads(row[0])) if row else {}
+        rows = self._fetch("SELECT description FROM run")
+        return dict(json.loads(rows[0][0])) if rows else {}
 
     def set_books(self, stream: str, books: SeriesBooks) -> None:
         """Record the books of a stream."""
@@ -161,7 +176,7 @@ class RunLedger:
     @property
     def books(self) -> FrameBooks:
         """The books of all streams."""
-        rows = self._connection.execute("SELECT stream, books FROM series").fetchall()
+        rows = self._fetch("SELECT stream, books FROM series")
         return FrameBooks({stream: SeriesBooks(**json.loads(books)) for stream, books in rows})
 
     def start_stage(self, name: str) -> None:
@@ -185,10 +200,39 @@ class RunLedger:
     @property
     def stages(self) -> list[StageEntry]:
         """All stages, in the order in which they started."""
-        rows = self._connection.execute(
+        rows = self._fetch(
             "SELECT name, state, started_s, finished_s, record FROM stages ORDER BY started_s"
-        ).fetchall()
+        )
         return [
             StageEntry(name, state, started, finished, json.loads(record) if record else None)
             for name, state, started, finished, record in rows
         ]
+
+
+def _enter_wal_mode(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite's own timeout does not hold while another process does the same."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return
+
+
+def began_s(path: Path) -> float:
+    """When a run began, Unix time [s]; for a ledger that cannot say, when it was last changed.
+
+    The times of files and folders will not do: looking at an old run touches its folder.
+    """
+    query = "SELECT json_extract(description, '$.start_time_s'), updated_s FROM run"
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            row = connection.execute(query).fetchone()
+    except sqlite3.Error:
+        row = None
+    return float(row[0] or row[1]) if row else path.stat().st_mtime

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from apsber_bluesky.core._frames import FrameBooks, FrameRange, SeriesRequest, SeriesTicket
 from apsber_bluesky.core._tomography import RunDescription
 
+
 @runtime_checkable
 class FrameReceiver(Protocol):
     """What a camera asks of the one reader of its frame port (``streaming`` implements it)."""

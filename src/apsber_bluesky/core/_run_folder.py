@@ -10,6 +10,7 @@ from typing import Self
 
 from apsber_bluesky.core._errors import InputError, StorageError
 from apsber_bluesky.core._files import explain_disk_errors
+from apsber_bluesky.core._ledger import began_s
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -102,9 +103,12 @@ class RunFolder:
 
 def iter_runs(data_root: Path) -> Iterator[RunFolder]:
     """Find the runs below a data root, oldest first."""
-    ledgers = data_root.glob("*/*/ledger.sqlite")
-    for ledger in sorted(ledgers, key=lambda p: (p.parent.stat().st_ctime, p.parent.name)):
+    for ledger in sorted(_ledgers(data_root), key=lambda p: (began_s(p), p.parent.name)):
         yield RunFolder(ledger.parent)
+
+
+def _ledgers(data_root: Path) -> list[Path]:
+    return list(data_root.glob("*/*/ledger.sqlite"))
 
 
 def find_run(data_root: Path, run: str) -> RunFolder:
@@ -115,13 +119,13 @@ def find_run(data_root: Path, run: str) -> RunFolder:
     StorageError
         If there is no such run, or several uids begin so.
     """
-    runs = list(iter_runs(data_root))
-    if run == "latest" and runs:
+    if run == "latest" and (runs := list(iter_runs(data_root))):
         return runs[-1]
-    found = [folder for folder in runs if folder.uid.startswith(run)]
+    folders = [RunFolder(ledger.parent) for ledger in _ledgers(data_root)]
+    found = [folder for folder in folders if folder.uid.startswith(run)]
     if not found:
         raise StorageError(
-            f"no run {run!r} below {data_root} ({len(runs)} runs there); see 'apsber status'"
+            f"no run {run!r} below {data_root} ({len(folders)} runs there); see 'apsber status'"
         )
     if len(found) > 1:
         raise StorageError(

@@ -7,7 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from apsber_bluesky.core._errors import InputError
 
 #: Proposal of runs that name none.
 DEFAULT_PROPOSAL = "commissioning"
@@ -111,7 +121,23 @@ class RunDescription(BaseModel):
         ----------
         start : dict
             Start document with a ``tomography`` key, as the tomography plans write it.
+
+        Raises
+        ------
+        InputError
+            If ``tomography`` does not describe a scan; the message names each wrong value.
         """
+        try:
+            scan = TomographyScan.model_validate(start["tomography"])
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'scan'} is {e['input']!r}: {e['msg']}"
+                for e in error.errors()
+            )
+            raise InputError(
+                f"key 'tomography' of the start document is no scan: {problems}; leave the key to"
+                " the tomography plans"
+            ) from None
         sample = start.get("sample_name", start.get("sample", ""))
         return cls(
             uid=start["uid"],
@@ -122,5 +148,5 @@ class RunDescription(BaseModel):
             beamline_id=str(start.get("beamline_id", "")),
             instrument_name=str(start.get("instrument_name", "")),
             start_time_s=float(start.get("time", 0.0)),
-            scan=TomographyScan(**start["tomography"]),
+            scan=scan,
         )

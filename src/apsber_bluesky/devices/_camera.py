@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, Final
 
 from ophyd import Component as Cpt
@@ -37,6 +38,19 @@ _DTYPES: Final = {
     "Float32": "<f4",
     "Float64": "<f8",
 }
+_USED_SIGNALS: Final = (
+    "acquire",
+    "acquire_period",
+    "acquire_time",
+    "array_callbacks",
+    "array_counter",
+    "array_size.array_size_x",
+    "array_size.array_size_y",
+    "data_type",
+    "image_mode",
+    "num_images",
+    "trigger_mode",
+)
 _TRIGGER_MODES: Final = {"internal": "Internal", "step": "Internal", "external": "External"}
 
 
@@ -75,6 +89,8 @@ class TomographyCamera(Device):
         Further arguments of `ophyd.Device`, e.g. ``labels``.
     """
 
+    _staged: Staged
+
     cam = Cpt(CameraCam, "cam1:", kind="config")
     image = Cpt(ImagePlugin_V34, "image1:", kind="omitted")
     hdf1 = Cpt(HDF5Plugin_V34, "HDF1:", kind="omitted")
@@ -101,6 +117,12 @@ class TomographyCamera(Device):
         self._series: CameraSeries | None = None
         self._ticket: SeriesTicket | None = None
         self._assets: dict[str, StreamAssets] = {}
+
+    def wait_for_connection(self, all_signals: bool = False, timeout: float = 2.0) -> None:
+        """Wait for the signals that scans use; ophyd connects those of areaDetector when used."""
+        super().wait_for_connection(all_signals=all_signals, timeout=timeout)
+        for name in _USED_SIGNALS:
+            attrgetter(name)(self.cam).wait_for_connection(timeout=timeout)
 
     # -- what frames look like
 

@@ -100,7 +100,7 @@ class DrawFigures:
             slices["xz"],
             slices["yz"],
             context.folder.figures / ORTHO_SLICES_NAME,
-            title=f"{run.sample or run.plan_name or 'scan'} {run.scan_id}  {run.uid[:8]}",
+            title=f"{run.sample or 'sample'}, scan {run.scan_id} ({run.uid[:8]})",
             unit="1/pixel",
             pixel_size_um=run.scan.pixel_size_um,
         )

@@ -164,7 +164,7 @@ class FinufftEngine:
                 f"give a column between 0 and {self._columns - 1}"
             )
         turn = np.exp(2j * np.pi * centre * self._frequencies) / self._period
-        factors = (self._weights[:, None] * turn[None, :]).astype(np.complex64)
+        factors = self._weights.astype(np.float32)[:, None] * turn.astype(np.complex64)
         outside = self._outside(centre)
         volume = np.empty((len(wanted), self._columns, self._columns), dtype=np.float32)
         places: dict[int, list[tuple[int, int]]] = {}

@@ -1,7 +1,8 @@
 """A working beamline session from one profile: ``start("simulated")``."""
 
+from apsber_bluesky.session._epics import prepare_epics
 from apsber_bluesky.session._services import ServiceProcess
 from apsber_bluesky.session._session import Session, start
 from apsber_bluesky.session._workplace import Workplace
 
-__all__ = ["ServiceProcess", "Session", "Workplace", "start"]
+__all__ = ["ServiceProcess", "Session", "Workplace", "prepare_epics", "start"]

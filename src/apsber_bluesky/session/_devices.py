@@ -51,6 +51,11 @@ class Devices(Mapping[str, Any]):
         """Devices with a label, e.g. ``baseline``."""
         return [d for d in self.values() if label in getattr(d, "_ophyd_labels_", ())]
 
+    def disconnect(self) -> None:
+        """Let go of all channels; the devices cannot be used after this."""
+        for device in self.values():
+            device.destroy()
+
     def connect(self, timeout_s: float) -> None:
         """Wait for the devices to connect; those that do not are entered in `missing`."""
         for name, device in self.items():
@@ -60,6 +65,18 @@ class Devices(Mapping[str, Any]):
             except TimeoutError as error:
                 self.missing[name] = str(error)
                 logger.warning("device %s is missing: %s", name, error)
+
+
+def set_connection_timeout(timeout_s: float) -> None:
+    """Give signals that connect when they are first used as long as all others [s].
+
+    ophyd's own default of one second is short for a busy IOC. It can be set only before the first
+    signal is made; later sessions of a process keep what the first one set.
+    """
+    from ophyd.signal import EpicsSignalBase
+
+    if not EpicsSignalBase._EpicsSignalBase__any_instantiated:  # noqa: SLF001
+        EpicsSignalBase.set_defaults(connection_timeout=timeout_s, timeout=timeout_s)
 
 
 def expand_macros(text: str, macros: Mapping[str, str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -15,11 +14,10 @@ from apsber_bluesky.core import (
     FrameConsumer,
     Profile,
     RunFolder,
-    ServiceError,
-    forgo_real_time,
     load_profile,
 )
 from apsber_bluesky.session._devices import Devices
+from apsber_bluesky.session._epics import prepare_epics
 from apsber_bluesky.session._workplace import Workplace
 
 logger = logging.getLogger(__name__)
@@ -68,10 +66,11 @@ class Session:
         self._catalog: Any = None
 
     def _make_devices(self) -> Devices:
-        from apsber_bluesky.session._devices import make_devices
+        from apsber_bluesky.session._devices import make_devices, set_connection_timeout
         from apsber_bluesky.streaming import ReceiverClient
 
         settings, beamline = self.profile.session, self._workplace.beamline
+        set_connection_timeout(settings.connection_timeout_s)
         macros = dict(settings.macros)
         if beamline:
             macros["P"] = beamline["prefix"]
@@ -111,7 +110,7 @@ class Session:
         ]
 
     def _subscribe(self) -> None:
-        from apsber_bluesky.callbacks import DocumentForwarder, FrameDispatcher
+        from apsber_bluesky.callbacks import DocumentForwarder, FrameDispatcher, RunWatcher
         from apsber_bluesky.session._remote_consumer import RemoteFrameConsumer
         from apsber_bluesky.session._run_announcer import RunAnnouncer
         from apsber_bluesky.streaming import Outbox
@@ -122,6 +121,7 @@ class Session:
         self._closers.append(worker.close)
         consumers: list[FrameConsumer] = [RunAnnouncer(self.receiver), RemoteFrameConsumer(worker)]
         self.RE.subscribe(FrameDispatcher(consumers))
+        self.RE.subscribe(RunWatcher(self.board.post))
         if "catalog" in services:
             catalog = Outbox(services["catalog"].answer["inbox_address"])
             self._closers.append(catalog.close)
@@ -201,8 +201,10 @@ class Session:
 
     def close(self) -> None:
         """End the session and its processes."""
+        # Clients go before their servers, which would otherwise be reported as lost.
         while self._closers:
             self._closers.pop()()
+        self.devices.disconnect()
         self._workplace.stop()
         atexit.unregister(self.close)
 
@@ -249,34 +251,14 @@ def start(
             "streaming.frame_address is 'auto', which needs a simulated beamline; give the"
             " address of the detector's frame port"
         )
-    # Before anything imports EPICS, here and in the processes that are started.
-    forgo_real_time()
+    prepare_epics(settings)
     workplace = Workplace(settings)
     workplace.start()
     try:
-        _adopt_epics_environment(workplace.beamline.get("environment", {}))
+        os.environ.update(workplace.beamline.get("environment", {}))
         session = Session(settings, workplace)
     except BaseException:
         workplace.stop()
         raise
     atexit.register(session.close)
     return session
-
-
-def _adopt_epics_environment(environment: dict[str, str]) -> None:
-    """Let this process' EPICS clients find the simulated beamline.
-
-    Raises
-    ------
-    ServiceError
-        If EPICS already looks elsewhere: it reads its environment once.
-    """
-    if not environment:
-        return
-    differs = any(os.environ.get(key) != value for key, value in environment.items())
-    if differs and "epics" in sys.modules and sys.modules["epics"].ca.libca is not None:
-        raise ServiceError(
-            "EPICS is already in use in this Python process with other addresses; start the"
-            " simulated session in a fresh process"
-        )
-    os.environ.update(environment)

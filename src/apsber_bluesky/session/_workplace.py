@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from apsber_bluesky.core import Profile, StorageError, explain_disk_errors
+from apsber_bluesky.session._epics import beamline_ports
 from apsber_bluesky.session._services import ServiceProcess
 from apsber_bluesky.session._status_board import StatusBoard
 from apsber_bluesky.streaming import create_ring_memory
@@ -119,7 +120,12 @@ class Workplace:
             simulation = profile.simulation.model_dump(mode="json")
             self._configure(
                 "beamline",
-                {"prefix": None, "simulation": simulation, "frame_address": "tcp://127.0.0.1:*"},
+                {
+                    **beamline_ports(),
+                    "prefix": None,
+                    "simulation": simulation,
+                    "frame_address": "tcp://127.0.0.1:*",
+                },
             )
         if "catalog" in self.services:
             self._configure(

@@ -141,12 +141,12 @@ class Beamline:
         """What an exposure at a time (``time.monotonic``) sees."""
         if not self.shutter.is_open(at_s):
             kind = ImageKey.DARK
-        elif abs(self.sample_x.position(at_s)) > OUT_OF_BEAM_MM:
+        elif abs(self.sample_x.position(at_s) - self.sample_x.offset) > OUT_OF_BEAM_MM:
             kind = ImageKey.FLAT
         else:
             kind = ImageKey.PROJECTION
         unix_s = time.time() + (at_s - time.monotonic())
-        return Exposure(unix_s, self.rotation.position(at_s), kind)
+        return Exposure(unix_s, self.rotation.position(at_s), self.rotation.offset, kind)
 
     async def start(self) -> None:
         """Give every record its first value; call before clients can connect."""

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,10 +57,23 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One exposure: when, at which angle, and what was in the beam."""
+    """One exposure.
+
+    Attributes
+    ----------
+    time_s : float
+        When, Unix time [s].
+    angle_deg : float
+        What the rotation axis said [deg].
+    offset_deg : float
+        How much of that is the user's offset and not the sample's orientation [deg].
+    kind : ImageKey
+        What was in the beam.
+    """
 
     time_s: float
     angle_deg: float
+    offset_deg: float
     kind: ImageKey
 
 
@@ -204,7 +217,7 @@ class Camera:
                 continue
             self._busy_until_s = pulse.time_s + self.at("AcquireTime_RBV").value
             seen = self._look(pulse.time_s)
-            self._triggers.put_nowait(Exposure(seen.time_s, pulse.position, seen.kind))
+            self._triggers.put_nowait(replace(seen, angle_deg=pulse.position))
 
     async def _acquire(self) -> None:
         """One acquisition, from ``Acquire`` = 1 until the last frame is with every plugin."""
@@ -297,7 +310,7 @@ class Camera:
             exposure.kind,
             number=self._number,
             unique_id=unique_id,
-            angle_deg=exposure.angle_deg,
+            angle_deg=exposure.angle_deg - exposure.offset_deg,
         )
         pixels.setflags(write=False)
         frame = Frame(

@@ -23,18 +23,31 @@ _REPEATER_CONFIRM, _REPEATER_REGISTER, _BEACON = 17, 24, 13
 log = logging.getLogger(__name__)
 
 
-def reserve_server_port() -> tuple[socket.socket, socket.socket]:
-    """Bind a TCP and a UDP socket to one free loopback port, as Channel Access wants them.
+def reserve_server_port(port: int | None = None) -> tuple[socket.socket, socket.socket]:
+    """Bind a TCP and a UDP socket to one loopback port, as Channel Access wants them.
+
+    Parameters
+    ----------
+    port : int, optional
+        The port; any free one if not given.
 
     Raises
     ------
     ServiceError
-        If no such port is found.
+        If the port is in use, or no free one is found.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS if port is None else 1):
         stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         stream.setblocking(False)
-        stream.bind((LOOPBACK, 0))
+        # Connections of a server that has just gone must not keep the port from the next.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(port is not None))
+        try:
+            stream.bind((LOOPBACK, port or 0))
+        except OSError as error:
+            stream.close()
+            raise ServiceError(
+                f"Channel Access port {port} is in use ({error.strerror}); choose another"
+            ) from error
         datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         datagram.setblocking(False)
         try:
@@ -46,7 +59,8 @@ def reserve_server_port() -> tuple[socket.socket, socket.socket]:
         stream.listen(64)
         return stream, datagram
     raise ServiceError(
-        f"no free port for Channel Access on {LOOPBACK} in {_ATTEMPTS} attempts; close programs"
+        f"no free port for Channel Access on {LOOPBACK}"
+        + (f" in {_ATTEMPTS} attempts; close programs" if port is None else f": {port} is in use")
     )
 
 
@@ -97,10 +111,17 @@ class Repeater(asyncio.DatagramProtocol):
         self._transport: Any = None
 
     @classmethod
-    async def start(cls) -> int:
-        """Bind a free loopback port and serve; the port."""
+    async def start(cls, port: int | None = None) -> int:
+        """Bind a loopback port, any free one if none is given, and serve; the port."""
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(cls, local_addr=(LOOPBACK, 0))
+        try:
+            transport, _ = await loop.create_datagram_endpoint(
+                cls, local_addr=(LOOPBACK, port or 0)
+            )
+        except OSError as error:
+            raise ServiceError(
+                f"CA repeater port {port} is in use ({error.strerror}); choose another"
+            ) from error
         return int(transport.get_extra_info("sockname")[1])
 
     def connection_made(self, transport: Any) -> None:

@@ -43,6 +43,8 @@ class ServiceSettings(BaseModel):
         PV prefix of up to 20 characters; None for a random one.
     frame_address : str
         ZMQ address to bind the frame port to.
+    ca_port, repeater_port : int or None
+        Ports of the Channel Access server and its repeater; None for free ones.
     simulation : SimulationSettings
         The beamline.
     """
@@ -52,6 +54,8 @@ class ServiceSettings(BaseModel):
     parent_pid: int
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_:-]{1,20}$")] | None = None
     frame_address: str = "tcp://127.0.0.1:*"
+    ca_port: Annotated[int, Field(ge=1024, lt=65536)] | None = None
+    repeater_port: Annotated[int, Field(ge=1024, lt=65536)] | None = None
     simulation: SimulationSettings = SimulationSettings()
 
 
@@ -103,8 +107,8 @@ async def _serve(settings: ServiceSettings, ready_to: TextIO) -> None:
     prefix = settings.prefix or f"S{uuid4().hex[:6]}:"
     beamline = Beamline(prefix, source, publisher)
     await beamline.start()
-    stream, datagram = reserve_server_port()
-    repeater_port = await Repeater.start()
+    stream, datagram = reserve_server_port(settings.ca_port)
+    repeater_port = await Repeater.start(settings.repeater_port)
     context = LoopbackContext(beamline.channels, stream, datagram, repeater_port)
     provider = StaticProvider("simulation")
     provider.add(beamline.pva.pv_name, beamline.pva.pv)

@@ -70,15 +70,15 @@ class Trajectory:
         return cls((), position, at_s)
 
     def position(self, at_s: float) -> float:
-        """Position at a time not before the first segment."""
-        if at_s >= self.end_s:
+        """Position at a time; before the motion, where it began."""
+        if at_s >= self.end_s or not self.segments:
             return self.end_position
         segment = self._segment(at_s)
         return segment.position_after(max(at_s - segment.start_s, 0.0))
 
     def velocity(self, at_s: float) -> float:
-        """Velocity at a time."""
-        if at_s >= self.end_s:
+        """Velocity at a time; before the motion, that with which it began."""
+        if at_s >= self.end_s or not self.segments:
             return 0.0
         segment = self._segment(at_s)
         return segment.velocity_after(max(at_s - segment.start_s, 0.0))

@@ -5,6 +5,7 @@ Nothing on these sockets is ever unpickled.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,6 +14,8 @@ import msgpack
 import zmq
 
 from apsber_bluesky.core import ServiceError
+
+logger = logging.getLogger(__name__)
 
 MAXIMUM_MESSAGE_BYTES: Final = 16 << 20
 
@@ -77,10 +80,18 @@ class Inbox:
         self.address = bound_address(self._socket)
 
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
-        """Take the next message, or None when none comes in time."""
+        """Take the next message, or None when none comes in time.
+
+        What is no message is refused with a line in the log: anybody on this machine can send to
+        the port, and that must not end the service behind it.
+        """
         if not self._socket.poll(int(timeout_s * 1000)):
             return None
-        return unpack_message(self._socket.recv())
+        try:
+            return unpack_message(self._socket.recv())
+        except ServiceError as error:
+            logger.warning("refused: %s", error)
+            return None
 
     def close(self) -> None:
         """Close the socket."""

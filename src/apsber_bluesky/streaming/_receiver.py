@@ -7,16 +7,19 @@ socket and it never waits for any of them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import zmq
 
 from apsber_bluesky.core import (
     ApsberError,
+    ConfigurationError,
     FrameBooks,
     FrameError,
     RunFolder,
@@ -69,6 +72,11 @@ class Receiver:
     ----------
     control_address : str
         Where `ReceiverClient` connects.
+
+    Raises
+    ------
+    ConfigurationError
+        If `frame_address` is no address.
     """
 
     def __init__(
@@ -87,7 +95,15 @@ class Receiver:
         self._frames = self._context.socket(zmq.PULL)
         self._frames.rcvhwm = high_water_mark
         self._frames.maxmsgsize = MAXIMUM_FRAME_BYTES + MAXIMUM_HEADER_BYTES
-        self._frames.connect(frame_address)
+        try:
+            self._frames.connect(frame_address)
+        except zmq.ZMQError as error:
+            self._frames.close(0)
+            self._context.term()
+            raise ConfigurationError(
+                f"streaming.frame_address is {frame_address!r}: {error.strerror}; give one like"
+                " 'tcp://detector:5555'"
+            ) from error
         self._control = self._context.socket(zmq.REP)
         self._control.maxmsgsize = MAXIMUM_MESSAGE_BYTES
         self._control.linger = 500
@@ -130,8 +146,13 @@ class Receiver:
             except FrameError as error:
                 logger.warning("refused: %s", error)
             except StorageError as error:
-                logger.error("%s", error)  # noqa: TRY400 - the message says it all
-                self._failure = error
+                self._note(error)
+
+    def _note(self, failure: StorageError) -> None:
+        """Tell whoever waits for the series; one line in the log is enough for a full disk."""
+        if self._failure is None:
+            logger.error("%s", failure)
+        self._failure = failure
 
     def _store(self, stream: str, index: int, frame: Frame) -> None:
         if self._spool is None:
@@ -147,10 +168,11 @@ class Receiver:
         try:
             self._spool.flush()
         except StorageError as error:
-            logger.error("%s", error)  # noqa: TRY400
-            self._failure = error
-        request = self._series.request
-        self._report(request.run_uid, request.stream, len(self._series.seen), request.num_frames)
+            self._note(error)
+        series, request = self._series, self._series.request
+        received = series.first_index + len(series.seen)
+        expected = series.first_index + request.num_frames
+        self._report(request.run_uid, request.stream, received, expected)
 
     def _answer(self, packed: bytes) -> dict[str, Any]:
         try:
@@ -158,7 +180,7 @@ class Receiver:
             answer = self._dispatch(request)
         except ApsberError as error:
             return {"type": "error", "error": type(error).__name__, "message": str(error)}
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             return {"type": "error", "error": "ServiceError", "message": f"bad request: {error!r}"}
         return {"type": "answer", **answer}
 
@@ -200,7 +222,7 @@ class Receiver:
         self._series, self._series_count = series, number
         self._stream_key = stream_key(request.run_uid, request.stream)
         return {
-            "uri": f"file://localhost{spool.path}",
+            "uri": f"file://localhost{quote(str(spool.path.absolute()))}",
             "dataset": dataset_path(request.stream),
             "first_index": series.first_index,
             "series": number,
@@ -251,6 +273,7 @@ class Receiver:
         self._drain_frames()
         self._flush()
         stream = series.request.stream
+        self._series = None
         self._books[stream] = series.add_to(self._books.get(stream, SeriesBooks()))
         if self._ledger is not None:
             self._ledger.set_books(stream, self._books[stream])
@@ -262,27 +285,31 @@ class Receiver:
                 len(series.missing),
                 series.request.num_frames,
             )
-        self._series = None
 
     def _close_run(self, run_uid: str) -> dict[str, Any]:
         if self._spool is None or self._spool.request.run_uid != run_uid:
             return {"books": FrameBooks().to_dict()}
-        self._end_series()
-        books = FrameBooks(dict(self._books))
-        self._close_spool()
-        return {"books": books.to_dict()}
+        try:
+            self._end_series()
+        finally:
+            # Also when the disk is full: the next run starts with a spool of its own.
+            self._close_spool()
+        return {"books": FrameBooks(dict(self._books)).to_dict()}
 
     def _close_spool(self) -> None:
-        if self._spool is not None:
-            self._spool.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        spool, ledger = self._spool, self._ledger
         self._spool = self._ledger = self._series = None
+        with contextlib.ExitStack() as stack:
+            if ledger is not None:
+                stack.callback(ledger.close)
+            if spool is not None:
+                stack.callback(spool.close)
 
     def close(self) -> None:
         """Close the spool and the sockets; what arrived is kept."""
-        self._end_series()
-        self._close_spool()
-        self._frames.close(0)
-        self._control.close()
-        self._context.term()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._context.term)
+            stack.callback(self._control.close)
+            stack.callback(self._frames.close, 0)
+            stack.callback(self._close_spool)
+            self._end_series()

@@ -75,11 +75,17 @@ class RingOrFileSource:
         try:
             if path not in self._files:
                 self._files[path] = h5py.File(path, "r", libver="latest", swmr=True)
-            return self._files[path][frames.dataset]
+            dataset = self._files[path][frames.dataset]
         except (OSError, KeyError) as error:
             raise DataFileError(
                 f"cannot read {frames.dataset} of {path}: {error}; is it still there?"
             ) from error
+        shape = getattr(dataset, "shape", None)
+        if shape is None or len(shape) != 3:
+            raise DataFileError(
+                f"{frames.dataset} of {path} has shape {shape}; frames are (n, rows, columns)"
+            )
+        return dataset
 
     def _read_file(
         self, dataset: Any, frames: FrameRange, late: list[int], out: NDArray[Any]

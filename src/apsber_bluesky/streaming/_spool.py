@@ -13,7 +13,7 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from apsber_bluesky.core import KEY_OF_STREAM, SeriesRequest, explain_disk_errors
+from apsber_bluesky.core import KEY_OF_STREAM, SeriesRequest, StorageError, explain_disk_errors
 from apsber_bluesky.streaming._wire import Frame
 
 _INDEX_FIELDS: Final[tuple[tuple[str, str, float], ...]] = (
@@ -109,6 +109,17 @@ class Spool:
         self._unflushed.clear()
 
     def close(self) -> None:
-        """Close the file."""
-        with explain_disk_errors(self.path, "close the frame spool"):
-            self._file.close()
+        """Close the file.
+
+        Raises
+        ------
+        StorageError
+            If what was written cannot all be kept.
+        """
+        try:
+            with explain_disk_errors(self.path, "close the frame spool"):
+                self._file.close()
+        except RuntimeError as error:
+            # What h5py makes of a write that fails while it closes.
+            message = " ".join(str(error).split())
+            raise StorageError(f"cannot close the frame spool {self.path}: {message}") from error

@@ -149,14 +149,14 @@ def parse(parts: Sequence[bytes | memoryview]) -> Message:
 
 def _parse_start(header: Mapping[str, Any]) -> SeriesStart:
     dtype = header.get("dtype")
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise FrameError(f"dtype {dtype!r} is not one of {', '.join(sorted(_DTYPES))}")
     start = SeriesStart(
         series=_integer(header, "series", 0, 2**63 - 1),
         num_frames=_integer(header, "num_frames", 1, 2**40),
         rows=_integer(header, "rows", 1, MAXIMUM_PIXELS_PER_SIDE),
         columns=_integer(header, "columns", 1, MAXIMUM_PIXELS_PER_SIDE),
-        dtype=str(dtype),
+        dtype=dtype,
     )
     if start.frame_bytes > MAXIMUM_FRAME_BYTES:
         raise FrameError(f"frames of {start.frame_bytes} bytes exceed {MAXIMUM_FRAME_BYTES}")

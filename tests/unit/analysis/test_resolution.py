@@ -41,12 +41,14 @@ def test_correlation_follows_the_signal_to_noise_ratio():
     assert correlation.correlation[10:].mean() == pytest.approx(1 / (1 + 0.25), abs=0.02)
 
 
-def test_the_threshold_is_the_half_bit_curve():
-    correlation = fourier_ring_correlation(noise(0, 512, 16), noise(1, 512, 16))
-    asymptote = 0.2071 / 1.2071
-    assert correlation.threshold[0] > 0.25
-    assert correlation.threshold[-1] == pytest.approx(asymptote, abs=0.02)
-    assert (np.diff(correlation.threshold) < 0.01).all()
+def test_the_threshold_falls_to_the_half_bit_limit_with_the_pixels_of_a_ring():
+    few, many = (
+        fourier_ring_correlation(noise(0, 128, k), noise(1, 128, k)).threshold for k in (1, 25)
+    )
+    limit = 0.2071 / 1.2071
+    assert few[0] > 0.5 > few[-1] > many[-1] > limit
+    # The distance from the limit falls with the root of the number of pixels.
+    assert (few[-1] - limit) / (many[-1] - limit) == pytest.approx(5, rel=0.2)
 
 
 def test_more_noise_worsens_it(scan):

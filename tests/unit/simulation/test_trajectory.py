@@ -37,8 +37,8 @@ def test_a_move_is_a_trapezoid_that_ends_exactly_at_its_target(target: float) ->
     assert path.velocity(path.end_s) == 0.0
     long_enough = abs(target) >= VELOCITY**2 / ACCELERATION
     ramp = VELOCITY / ACCELERATION
-    expected = abs(target) / VELOCITY + ramp if long_enough else 2 * np.sqrt(
-        abs(target) / ACCELERATION
+    expected = (
+        abs(target) / VELOCITY + ramp if long_enough else 2 * np.sqrt(abs(target) / ACCELERATION)
     )
     assert path.end_s == pytest.approx(expected)
 
@@ -66,6 +66,13 @@ def test_stop_brakes_without_a_jump(at_s: float) -> None:
     assert path.position(at_s) == pytest.approx(first.position(at_s))
     assert_physical(path, at_s)
     assert path.end_s - at_s == pytest.approx(first.velocity(at_s) / ACCELERATION)
+
+
+def test_an_axis_that_stands_was_there_before_too() -> None:
+    path = move(rest(7.0), 3.0, 7.0)
+    assert (path.position(2.0), path.position(4.0), path.velocity(2.0)) == (7.0, 7.0, 0.0)
+    moving = move(rest(7.0), 3.0, 9.0)
+    assert (moving.position(2.0), moving.velocity(2.0)) == (7.0, 0.0)
 
 
 def fire(path: Trajectory, train: PulseTrain, times: np.ndarray) -> list[Pulse]:

@@ -1,0 +1,69 @@
+# Needs Python 3.11 or newer with its venv module, and nothing else. `make help` lists the targets.
+#   make demo PYTHON=python3.12 DATA_ROOT=/scratch/apsber    other Python, other place for the data
+#   make test PYTEST_ARGS="tests/unit -k receiver"           part of the tests
+
+VENV ?= .venv
+DATA_ROOT ?= data
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
+
+# The first Python that is new enough; on some machines python3 is older than python3.11.
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+endif
+
+# Without bytecode each process compiles the dependencies anew: half a minute per start.
+unexport PYTHONDONTWRITEBYTECODE
+# The environment is the one that is made here, not one that somebody activated or pointed to.
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo   install into $(VENV) and take a tomography scan at the simulated beamline"
+	@echo "make test   install the test tools and run the checks and all tests"
+	@echo "make lint   the checks alone: ruff, mypy, import contracts"
+	@echo "make clean  remove $(VENV) and everything that tools have written; the data stay"
+
+demo: $(VENV)/.installed
+	$(BIN)/apsber demo --data-root "$(DATA_ROOT)"
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf "$(VENV)" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or newer; say which with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is not Python 3.11 or newer; say which with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv "$(VENV)"
+
+# The bytecode is compiled by all cores at once, where pip would do it on one. Some packages carry
+# templates that are no Python, so the exit status of compileall says nothing.
+define install
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[$(1)]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m compileall -qq -j0 "$(VENV)/lib" src plans callbacks profiles || true
+	touch $@
+endef
+
+$(VENV)/.installed: $(REQUIREMENTS) | $(BIN)/python
+	@echo "installing into $(VENV), a few minutes the first time"
+	$(call install,ipython)
+
+$(VENV)/.installed-test: $(REQUIREMENTS) | $(BIN)/python
+	@echo "installing the test tools into $(VENV)"
+	$(call install,test)
+	touch $(VENV)/.installed
