@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """Arrays and NumPy numbers as lists and Python numbers, which travel as msgpack."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+    """Values as JSON has them, which travel as msgpack.
+
+    Users put whatever they like into the metadata of a run: NumPy values, dates, sets, paths,
+    numbered keys. None of it may stop the scan.
+    """
+    match value:
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case np.ndarray() | np.generic():
+            return plain(value.tolist())
+        case enum.Enum():
+            return plain(value.value)
+        case None | bool() | int() | float() | str() | bytes():
+            return _number_or_text(value)
+        case list() | tuple() | set() | frozenset():
+            return [plain(item) for item in value]
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+        case PurePath():
+            return str(value)
+        case _:
+            return repr(value)
+
+
+def _number_or_text(value: Any) -> Any:
+    # The largest numbers of msgpack have 64 bits.
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return float(value)
     return value
 
 

@@ -45,8 +45,12 @@ class FrameDispatcher(DocumentRouter):
 
     def stream_resource(self, doc: dict[str, Any]) -> None:
         """Remember where frames lie."""
-        if doc["run_start"] == self._run_uid and doc["mimetype"] == "application/x-hdf5":
-            self._resources[doc["uid"]] = (doc["uri"], doc["parameters"]["dataset"])
+        if doc.get("run_start", self._run_uid) != self._run_uid:
+            return
+        # Other detectors may keep other files beside the camera's.
+        dataset = doc["parameters"].get("dataset")
+        if doc["mimetype"] == "application/x-hdf5" and dataset is not None:
+            self._resources[doc["uid"]] = (doc["uri"], dataset)
 
     def stream_datum(self, doc: dict[str, Any]) -> None:
         """Announce frames."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -89,15 +90,19 @@ def check_timing(exposure_s: float, period_s: float | None) -> Timing:
     InputError
         If a time is not positive, or the period is shorter than the exposure.
     """
-    if not (math.isfinite(exposure_s) and exposure_s > 0):
-        raise InputError(f"exposure_s is {exposure_s}; give a positive number of seconds")
+    if not (_is_number(exposure_s) and exposure_s > 0):
+        raise InputError(f"exposure_s is {exposure_s!r}; give a positive number of seconds")
     if period_s is None:
         return Timing(exposure_s, exposure_s + READOUT_MARGIN_S)
-    if not (math.isfinite(period_s) and period_s >= exposure_s):
+    if not (_is_number(period_s) and period_s >= exposure_s):
         raise InputError(
-            f"frame_period_s is {period_s}; it must be at least exposure_s, {exposure_s}"
+            f"frame_period_s is {period_s!r}; it must be at least exposure_s, {exposure_s}"
         )
     return Timing(exposure_s, period_s)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is not bool and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def check_references(references: References) -> References:
@@ -116,6 +121,10 @@ def check_references(references: References) -> References:
         value = getattr(references, name)
         if value not in ("start", "end", "both", "none"):
             raise InputError(f"{name} is {value!r}; give 'start', 'end', 'both' or 'none'")
+    for name in ("sample_in_mm", "sample_out_mm"):
+        value = getattr(references, name)
+        if not _is_number(value):
+            raise InputError(f"{name} is {value!r}; give a position in mm")
     if references.total_flats and references.sample_in_mm == references.sample_out_mm:
         raise InputError(
             f"sample_in_mm and sample_out_mm are both {references.sample_in_mm}; flats need the"
@@ -280,10 +289,16 @@ def tomography_run(
 
 
 def close_up(instrument: Instrument) -> MsgGenerator[None]:
-    """Leave the beamline safe: shutter closed, nothing turning, no exposure, no pulses."""
-    yield from bps.abs_set(instrument.shutter, "close", wait=True)
-    yield from bps.stop(instrument.rotation)
-    yield from bps.stop(instrument.camera)
+    """Leave the beamline safe: shutter closed, nothing turning, no exposure, no pulses.
+
+    A device that fails here does not keep the others from being stopped.
+    """
+    yield from bpp.finalize_wrapper(
+        bps.abs_set(instrument.shutter, "close", wait=True),
+        lambda: bpp.finalize_wrapper(
+            bps.stop(instrument.rotation), lambda: bps.stop(instrument.camera)
+        ),
+    )
 
 
 def _close_failed_run(error: Exception) -> MsgGenerator[None]:

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from apsber_bluesky.cli._interrupt import handle_interrupts
-from apsber_bluesky.cli._output import JsonOption, Output, ProfileOption, profile_with
-from apsber_bluesky.core import InputError
+from apsber_bluesky.cli._output import JsonOption, Output, ProfileOption, simulated_profile
 
 
 def simulate(
@@ -33,10 +32,8 @@ def simulate(
     from apsber_bluesky.session import ServiceProcess
 
     output = Output(as_json=as_json)
-    changes: dict[str, Any] = {"simulation": {"data": str(data.absolute())}} if data else {}
-    settings = profile_with(profile, None, changes)
-    if settings.simulation is None:
-        raise InputError(f"profile {profile!r} has no simulated beamline")
+    changes: dict[str, Any] = {"data": str(data.absolute())} if data else {}
+    _, simulation = simulated_profile(profile, None, changes)
     stop = threading.Event()
     with tempfile.TemporaryDirectory() as folder, handle_interrupts() as interrupt:
         log = Path(folder) / "beamline.log"
@@ -46,7 +43,7 @@ def simulate(
                 {
                     "prefix": prefix,
                     "frame_address": frame_address,
-                    "simulation": settings.simulation.model_dump(mode="json"),
+                    "simulation": simulation.model_dump(mode="json"),
                 }
             )
             answer = service.wait_ready(60.0)

@@ -101,7 +101,7 @@ def _when(seconds: float | None) -> str:
 
 
 def _print_run(output: Output, value: dict[str, Any]) -> None:
-    output.say(f"[bold]run {value['uid']}[/]  {value['state']} {value['reason']}".rstrip())
+    output.say_title(f"run {value['uid']}", f"{value['state']} {value['reason']}")
     table = Table("stream", "expected", "received", "written", "used", "missing", box=None)
     for name, books in value["frames"]["streams"].items():
         counts = (str(books[key]) for key in ("expected", "received", "written", "used"))

@@ -14,10 +14,11 @@ from apsber_bluesky.cli._output import (
     Output,
     ProfileOption,
     profile_with,
+    simulated_profile,
 )
 from apsber_bluesky.cli._plan_arguments import bind, find_plan, parse_arguments
 from apsber_bluesky.cli._report import add_paths, report_run
-from apsber_bluesky.core import InputError, RunFolder, RunState, StorageError
+from apsber_bluesky.core import RunFolder, RunState, StorageError
 from apsber_bluesky.session import Session, prepare_epics
 
 
@@ -65,10 +66,8 @@ def demo(
         simulation |= {"rows": size, "columns": size}
     if seed is not None:
         simulation["seed"] = seed
-    settings = profile_with(profile, data_root, {"simulation": simulation})
-    if settings.simulation is None:
-        raise InputError(f"profile {profile!r} has no simulated beamline to demonstrate with")
-    values: dict[str, Any] = {"sample": data.stem if data else settings.simulation.phantom}
+    settings, simulated = simulated_profile(profile, data_root, simulation)
+    values: dict[str, Any] = {"sample": data.stem if data else simulated.phantom}
     if projections is not None:
         values["num_projections"] = projections
 

@@ -81,9 +81,8 @@ class RunDisplay:
             case "stage":
                 self._update(message["stage"], message["done"], message["total"])
             case "warning":
-                self._progress.console.print(
-                    f"[yellow]warning:[/] {message['stage']}: {message['message']}"
-                )
+                text = f" {message['stage']}: {message['message']}"
+                self._progress.console.print(Text.assemble(("warning:", "yellow"), text))
 
     def _update(self, key: str, done: int, total: int) -> None:
         with self._lock:

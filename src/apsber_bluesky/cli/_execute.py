@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from apsber_bluesky.cli._display import RunDisplay
 from apsber_bluesky.cli._interrupt import Interrupt, handle_interrupts
 from apsber_bluesky.cli._output import Output
 from apsber_bluesky.core import ApsberError, PlanError, Profile, RunCancelled, ServiceError
-from apsber_bluesky.session import Session, start
+from apsber_bluesky.session import Session, check_data_root, start
 
 logger = logging.getLogger(__name__)
 
@@ -50,32 +52,65 @@ def execute(
     ApsberError
         If anything else is wrong.
     """
-    with handle_interrupts() as interrupt:
-        began = time.monotonic()
-        with output.progress_console.status("starting the session"):
-            session = start(profile)
-        with session:
-            started = time.monotonic()
-            display = RunDisplay(output.progress_console)
-            session.board.listen(display)
-            with display.live():
-                uid = _acquire(session, make_plan(session), interrupt)
-                scanned = time.monotonic()
-                with interrupt.calls(session.cancel):
-                    summary = session.wait(uid, PROCESSING_TIMEOUT_S)
-            finished = time.monotonic()
-            summary["seconds"] = {
-                "start": round(started - began, 3),
-                "scan": round(scanned - started, 3),
-                "after_scan": round(finished - scanned, 3),
-                "total": round(finished - began, 3),
-                "stages": summary["seconds"],
-            }
-            if interrupt.happened:
-                raise RunCancelled(f"run {uid} was aborted; what arrived is in {summary['folder']}")
-            if afterwards is not None:
-                afterwards(session, summary)
+    with _quiet_libraries(profile, output), handle_interrupts() as interrupt:
+        try:
+            return _execute(profile, make_plan, output, afterwards, interrupt)
+        except KeyboardInterrupt:
+            raise RunCancelled("interrupted; nothing was left running") from None
+
+
+def _execute(
+    profile: Profile,
+    make_plan: MakePlan,
+    output: Output,
+    afterwards: Afterwards | None,
+    interrupt: Interrupt,
+) -> dict[str, Any]:
+    began = time.monotonic()
+    with output.progress_console.status("starting the session"):
+        session = start(profile)
+    with session:
+        started = time.monotonic()
+        display = RunDisplay(output.progress_console)
+        session.board.listen(display)
+        with display.live():
+            uid = _acquire(session, make_plan(session), interrupt)
+            scanned = time.monotonic()
+            with interrupt.calls(session.cancel):
+                summary = session.wait(uid, PROCESSING_TIMEOUT_S)
+        finished = time.monotonic()
+        summary["seconds"] = {
+            "start": round(started - began, 3),
+            "scan": round(scanned - started, 3),
+            "after_scan": round(finished - scanned, 3),
+            "total": round(finished - began, 3),
+            "stages": summary["seconds"],
+        }
+        if interrupt.happened:
+            raise RunCancelled(f"run {uid} was aborted; what arrived is in {summary['folder']}")
+        if afterwards is not None:
+            afterwards(session, summary)
     return summary
+
+
+@contextmanager
+def _quiet_libraries(profile: Profile, output: Output) -> Iterator[None]:
+    """Send what libraries print and log elsewhere: a terminal shows one line per error.
+
+    Their logs, with tracebacks, go to a file below the data root.
+    """
+    own = check_data_root(profile.session.data_root)
+    handler = logging.FileHandler(own / "session.log", delay=True, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        # bluesky prints; with --json standard output belongs to the one JSON object.
+        with redirect_stdout(sys.stderr) if output.as_json else nullcontext():
+            yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def _acquire(session: Session, plan: Any, interrupt: Interrupt) -> str:
@@ -101,7 +136,7 @@ def _acquire(session: Session, plan: Any, interrupt: Interrupt) -> str:
         if not uids:
             raise RunCancelled("interrupted before the run had begun") from None
     except Exception as error:
-        logger.debug("the plan failed", exc_info=error)
+        logger.info("the plan failed", exc_info=error)
         session.check()
         if uids:
             session.wait(uids[-1], PROCESSING_TIMEOUT_S)

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from apsber_bluesky.core import Profile, load_profile
+from apsber_bluesky.core import InputError, Profile, SimulationSettings, load_profile
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", "-p", help="Profile name or YAML file.", metavar="NAME|FILE")
@@ -33,21 +34,33 @@ class Output:
         Whether standard output is for a script.
     """
 
+    _has_result = False
+
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self._script = sys.stdout
         # With --json everything for people goes to standard error.
         self.console = Console(stderr=as_json, soft_wrap=True, highlight=False)
         self.progress_console = Console(stderr=True)
 
     def result(self, value: dict[str, Any]) -> None:
-        """Print the last word of the command, when a script wants it."""
-        if self.as_json:
-            sys.stdout.write(json.dumps(value) + "\n")
-            sys.stdout.flush()
+        """Print the last word of the command, when a script wants it.
+
+        There is one per process: a script that asked for JSON gets one object, also when an error
+        follows.
+        """
+        if self.as_json and not Output._has_result:
+            Output._has_result = True
+            self._script.write(json.dumps(value) + "\n")
+            self._script.flush()
 
     def say(self, *text: Any) -> None:
-        """Print something for people."""
-        self.console.print(*text)
+        """Print something for people; square brackets in it are only that."""
+        self.console.print(*text, markup=False)
+
+    def say_title(self, title: str, text: str) -> None:
+        """Print a line that begins in bold."""
+        self.console.print(Text.assemble((title, "bold"), f"  {text}".rstrip()))
 
 
 def profile_with(
@@ -64,3 +77,24 @@ def profile_with(
     if data_root is not None:
         merged["session"] = {**merged.get("session", {}), "data_root": str(data_root.absolute())}
     return load_profile(name, merged)
+
+
+def simulated_profile(
+    name: str, data_root: Path | None, simulation: dict[str, Any]
+) -> tuple[Profile, SimulationSettings]:
+    """The profile of a command that works with the simulated beamline alone.
+
+    Raises
+    ------
+    InputError
+        If the profile is that of a real beamline, which is left alone.
+    ConfigurationError
+        If there is no such profile or a setting is wrong.
+    """
+    # Looked at before anything is laid over it: that alone would give it a simulated beamline.
+    profile = profile_with(name, data_root)
+    if profile.simulation is not None:
+        profile = profile_with(name, data_root, {"simulation": simulation})
+    if profile.simulation is None:
+        raise InputError(f"profile {name!r} has no simulated beamline; give one that has")
+    return profile, profile.simulation

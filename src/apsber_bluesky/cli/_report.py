@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rich.table import Table
+from rich.text import Text
 
 from apsber_bluesky.cli._output import Output
 from apsber_bluesky.core import RunFolder
@@ -37,7 +38,7 @@ def quality_table(metrics: list[dict[str, Any]]) -> Table:
             metric["name"],
             "-" if value is None else f"{value:.4g}",
             metric["unit"],
-            f"[{_COLOURS[verdict]}]{verdict}[/]",
+            Text(verdict, _COLOURS[verdict]),
         )
     return table
 
@@ -46,7 +47,7 @@ def report_run(output: Output, summary: dict[str, Any]) -> None:
     """Tell where everything is and how good it is."""
     frames = summary["frames"]
     output.say()
-    output.say(f"[bold]run {summary['uid']}[/]  {summary['state']} {summary['reason']}".rstrip())
+    output.say_title(f"run {summary['uid']}", f"{summary['state']} {summary['reason']}")
     output.say(
         f"frames    {frames['expected']} expected, {frames['received']} received,"
         f" {frames['used']} used"

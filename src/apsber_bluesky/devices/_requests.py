@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,8 +70,15 @@ class FlyRotation:
         return 0.5 * self.speed_deg_s * acceleration_s + 0.5 * abs(self.step_deg)
 
     def __post_init__(self) -> None:
-        if self.num_pulses < 1 or self.step_deg == 0 or self.period_s <= 0:
+        numbers = (self.start_deg, self.step_deg, self.period_s)
+        if (
+            self.num_pulses < 1
+            or self.step_deg == 0
+            or self.period_s <= 0
+            or not all(math.isfinite(number) for number in numbers)
+        ):
             raise InputError(
                 f"cannot rotate with {self.num_pulses} pulses of {self.step_deg} deg every"
-                f" {self.period_s} s; all must be greater than zero"
+                f" {self.period_s} s from {self.start_deg} deg; give at least one pulse, a step"
+                " other than zero and a positive period"
             )

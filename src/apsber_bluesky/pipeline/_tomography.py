@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from apsber_bluesky.core import (
     RunLedger,
     RunState,
     StageProgress,
+    StorageError,
     Verdict,
 )
 from apsber_bluesky.pipeline._accumulation import Accumulation
@@ -63,21 +65,44 @@ class TomographyPipeline:
         self._context: RunContext | None = None
         self._accumulation: Accumulation | None = None
         self._failed: str | None = None
+        self._refused: tuple[RunDescription, str] | None = None
 
     def cancel(self) -> None:
         """Stop the run in progress as soon as its current chunk is done; from any thread."""
         self._cancelled.set()
 
     def begin_run(self, run: RunDescription) -> None:
-        """Open the ledger of a run."""
+        """Open the ledger of a run; one that is still open is marked aborted."""
+        self._abandon("another run began before this one had ended")
         self._cancelled.clear()
-        self._failed = None
+        self._failed = self._refused = None
+        try:
+            self._context = self._open(run)
+        except ApsberError as error:
+            # Without a folder there is nothing to write to; the end of the run tells.
+            logger.error("run %s: %s", run.uid, error)  # noqa: TRY400
+            self._refused = run, str(error)
+        else:
+            self._accumulation = Accumulation(self._context, self._source, self._settings)
+
+    def _open(self, run: RunDescription) -> RunContext:
         folder = RunFolder.of(self._data_root, run.proposal, run.uid).create()
         ledger = RunLedger(folder.ledger, create=True)
-        ledger.set_state(RunState.ACQUIRING)
-        ledger.describe(run.model_dump(mode="json"))
-        self._context = RunContext(run, folder, ledger, self._cancelled, self._progress)
-        self._accumulation = Accumulation(self._context, self._source, self._settings)
+        try:
+            ledger.set_state(RunState.ACQUIRING)
+            ledger.describe(run.model_dump(mode="json"))
+        except StorageError:
+            ledger.close()
+            raise
+        return RunContext(run, folder, ledger, self._cancelled, self._progress)
+
+    def _abandon(self, reason: str) -> None:
+        context, self._context = self._context, None
+        self._accumulation = None
+        if context is not None:
+            with contextlib.closing(context.ledger) as ledger:
+                ledger.set_state(RunState.ABORTED, reason)
+            self._source.close()
 
     def frames(self, frames: FrameRange) -> None:
         """Use frames that were announced."""
@@ -91,23 +116,28 @@ class TomographyPipeline:
 
     def close(self) -> None:
         """Mark a run that never ended as aborted, and let go of its files."""
-        context, self._context = self._context, None
-        if context is not None:
-            context.ledger.set_state(RunState.ABORTED, "the session ended during the scan")
-            context.ledger.close()
+        self._abandon("the session ended during the scan")
         self._source.close()
 
     def end_run(self, run_uid: str, exit_status: str, reason: str) -> None:
         """Take the run through its stages, and tell what came of it."""
         context, accumulation = self._context, self._accumulation
+        if self._refused is not None and run_uid == self._refused[0].uid:
+            self._progress.message(run_uid, "finished", self._summary_of_refused(*self._refused))
+            return
         if context is None or accumulation is None or run_uid != context.run.uid:
             logger.warning("end of unknown run %s ignored", run_uid)
             return
         self._context = self._accumulation = None
         context.exit_status = exit_status
         try:
-            self._finish(context, accumulation, reason)
-            self._tell(context)
+            unwritten = None
+            try:
+                self._finish(context, accumulation, reason)
+            except StorageError as error:
+                logger.error("run %s: %s", run_uid, error)  # noqa: TRY400
+                unwritten = str(error)
+            self._tell(context, unwritten)
         finally:
             context.ledger.close()
             self._source.close()
@@ -141,11 +171,12 @@ class TomographyPipeline:
                     stage.run(context)
             except RunCancelled:
                 raise
-            except ApsberError as error:
+            except Exception as error:
                 if stage.essential:
                     raise
-                logger.warning("run %s: %s", context.run.uid, error)
-                details = {"stage": stage.name, "message": str(error)}
+                logger.exception("run %s: stage %s failed", context.run.uid, stage.name)
+                kind = "" if isinstance(error, ApsberError) else f"{type(error).__name__}: "
+                details = {"stage": stage.name, "message": f"{kind}{error}"}
                 self._progress.message(context.run.uid, "warning", details)
 
     def _attempt(self, context: RunContext, work: Callable[[], None]) -> str | None:
@@ -163,8 +194,28 @@ class TomographyPipeline:
             return f"{type(error).__name__}: {error}"
         return None
 
-    def _tell(self, context: RunContext) -> None:
-        self._progress.message(context.run.uid, "finished", summarise(context))
+    def _tell(self, context: RunContext, unwritten: str | None) -> None:
+        summary = summarise(context)
+        if unwritten is not None:
+            # The ledger could not take the last word.
+            summary |= {"state": str(RunState.FAILED), "reason": unwritten}
+        self._progress.message(context.run.uid, "finished", summary)
+
+    def _summary_of_refused(self, run: RunDescription, reason: str) -> dict[str, Any]:
+        return {
+            "uid": run.uid,
+            "scan_id": run.scan_id,
+            "state": str(RunState.FAILED),
+            "reason": reason,
+            "folder": str(self._data_root),
+            "volume_shape": None,
+            "volume_checksum": None,
+            "centre_px": None,
+            "quality": {},
+            "verdict": None,
+            "frames": {"expected": 0, "received": 0, "written": 0, "used": 0},
+            "seconds": {},
+        }
 
 
 def summarise(context: RunContext) -> dict[str, Any]:
@@ -188,7 +239,10 @@ def summarise(context: RunContext) -> dict[str, Any]:
         ),
         "centre_px": findings.centre_px,
         "quality": {metric.name: metric.to_dict() for metric in findings.quality},
-        "verdict": str(Verdict.worst([m.verdict for m in findings.quality])),
+        # A run that nobody judged has not passed.
+        "verdict": (
+            str(Verdict.worst([m.verdict for m in findings.quality])) if findings.quality else None
+        ),
         "frames": {
             "expected": books.expected,
             "received": books.received,

@@ -3,6 +3,6 @@
 from apsber_bluesky.session._epics import prepare_epics
 from apsber_bluesky.session._services import ServiceProcess
 from apsber_bluesky.session._session import Session, start
-from apsber_bluesky.session._workplace import Workplace
+from apsber_bluesky.session._workplace import Workplace, check_data_root
 
-__all__ = ["ServiceProcess", "Session", "Workplace", "prepare_epics", "start"]
+__all__ = ["ServiceProcess", "Session", "Workplace", "check_data_root", "prepare_epics", "start"]

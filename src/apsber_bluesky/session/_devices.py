@@ -135,12 +135,20 @@ def make_devices(entries: Mapping[str, list[dict[str, Any]]], macros: Mapping[st
             if name in devices:
                 raise ConfigurationError(f"devices.{path}: there are two devices {name!r}")
             if "labels" in expanded:
-                expanded["labels"] = set(expanded["labels"])
+                expanded["labels"] = _labels(path, name, expanded["labels"])
             try:
                 devices[name] = factory(**expanded)
             except TypeError as error:
                 raise ConfigurationError(f"devices.{path} {name!r}: {error}") from error
     return Devices(devices)
+
+
+def _labels(path: str, name: str, labels: Any) -> set[str]:
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ConfigurationError(
+            f"devices.{path} {name!r}: labels is {labels!r}; give a list, such as [detectors]"
+        )
+    return set(labels)
 
 
 def _import(path: str) -> Any:

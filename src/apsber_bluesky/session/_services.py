@@ -17,6 +17,7 @@ from apsber_bluesky.core import ServiceError
 
 _STOP_TIMEOUT_S: Final = 8.0
 _LOG_TAIL_LINES: Final = 8
+_LONGEST_QUOTE: Final = 200
 
 
 class ServiceProcess:
@@ -95,8 +96,11 @@ class ServiceProcess:
         line = self._read_line(time.monotonic() + timeout_s, timeout_s)
         try:
             answer = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ServiceError(f"{self.name} said {line!r} instead of ready") from error
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            said = line[:_LONGEST_QUOTE]
+            raise ServiceError(f"{self.name} said {said!r} instead of ready (log: {self.log})")
         if not answer.get("ready"):
             raise ServiceError(str(answer.get("error", f"{self.name} did not start")))
         self.answer = answer
@@ -120,7 +124,13 @@ class ServiceProcess:
         return line
 
     def _died(self) -> str:
-        code = self._process.wait(_STOP_TIMEOUT_S)
+        try:
+            code = self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return (
+                f"{self.name} no longer talks to the session, although it runs:"
+                f" {self.log_tail()} (log: {self.log})"
+            )
         return f"{self.name} ended with status {code}: {self.log_tail()} (log: {self.log})"
 
     def log_tail(self) -> str:

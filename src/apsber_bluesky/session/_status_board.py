@@ -96,15 +96,20 @@ class StatusBoard:
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while run_uid not in self._finished or (catalogued and run_uid not in self._catalogued):
+            while not self._is_done(run_uid, catalogued=catalogued):
                 if time.monotonic() > deadline:
                     raise ServiceError(
                         f"run {run_uid} was not finished after {timeout_s:g} s; see the logs"
                     )
                 self._changed.wait(0.2)
-                check()
+                # A service that has ended matters only to a run that still needs it.
+                if not self._is_done(run_uid, catalogued=catalogued):
+                    check()
             summary = {k: v for k, v in self._finished[run_uid].items() if k not in _ENVELOPE}
             return {**summary, "warnings": self._warnings.get(run_uid, [])}
+
+    def _is_done(self, run_uid: str, *, catalogued: bool) -> bool:
+        return run_uid in self._finished and (not catalogued or run_uid in self._catalogued)
 
     def close(self) -> None:
         """Stop listening."""

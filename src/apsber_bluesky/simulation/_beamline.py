@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apsber_bluesky.core import ImageKey, SimulationSettings
+from apsber_bluesky.core import ConfigurationError, ImageKey, SimulationSettings
 from apsber_bluesky.simulation import _channels as ca
 from apsber_bluesky.simulation._camera import Camera, Exposure, ImageSource
 from apsber_bluesky.simulation._detector import Detector
@@ -31,6 +31,8 @@ OUT_OF_BEAM_MM = 4.0
 _RING_PERIOD_S = 0.5
 _RING_CURRENT_MA = 102.0
 _TOP_UP_S = 60.0
+# Pixels; the phantom and the noise need several times the memory of a frame.
+_LARGEST_CAMERA = 1 << 28
 
 
 class PhantomSource:
@@ -45,9 +47,21 @@ class PhantomSource:
     ----------
     centre_px : float
         Column of the rotation axis [pixel].
+
+    Raises
+    ------
+    ConfigurationError
+        If the camera would be too large.
+    InputError
+        If there is no such phantom.
     """
 
     def __init__(self, settings: SimulationSettings) -> None:
+        if settings.rows * settings.columns > _LARGEST_CAMERA:
+            raise ConfigurationError(
+                f"a simulated camera of {settings.rows} x {settings.columns} pixels is too large;"
+                f" choose rows x columns up to {_LARGEST_CAMERA}"
+            )
         self._phantom = make_phantom(settings.phantom)
         self._detector = Detector(settings)
         self.rows, self.columns = settings.rows, settings.columns

@@ -138,6 +138,7 @@ def test_a_recorded_scan_gives_the_camera_its_size_and_type(
         ({"simulation": {"data": "/no/such/scan.h5"}}, "/no/such/scan.h5"),
         ({"simulation": {"phantom": "banana"}}, "'banana'"),
         ({"simulation": {"rows": 0}}, "simulation.rows"),
+        ({"simulation": {"rows": 10**7, "columns": 10**7}}, "10000000 x 10000000"),
         ({"prefix": "has a space:"}, "prefix"),
         ({"frame_address": "tcp://127.0.0.1:none"}, "tcp://127.0.0.1:none"),
     ],

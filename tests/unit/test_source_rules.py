@@ -1,0 +1,94 @@
+"""Rules that every file of the project keeps."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MAXIMUM_LINES = 400
+FOLDERS = ("src", "plans", "callbacks", "profiles", "tests", "benchmarks", "docs", ".ci")
+TEXT = {".py", ".md", ".yaml", ".yml", ".cfg", ".toml", ".txt", ".sh", ".ipynb", ".json", ""}
+# Somebody's own folders; a leading character of a URL or a longer name rules a match out.
+MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:work|root|home|Users)/\w")
+
+
+def text_files(repository: Path) -> Iterator[Path]:
+    yield from (f for f in sorted(repository.iterdir()) if f.is_file() and f.suffix in TEXT)
+    for folder in FOLDERS:
+        for file in sorted((repository / folder).rglob("*")):
+            if file.is_file() and file.suffix in TEXT and "__pycache__" not in file.parts:
+                yield file
+
+
+def python_files(repository: Path) -> list[Path]:
+    return [file for file in text_files(repository) if file.suffix == ".py"]
+
+
+def test_no_file_names_a_path_of_somebodys_machine(repository: Path) -> None:
+    named = [
+        f"{file.relative_to(repository)}:{number}: {line.strip()}"
+        for file in text_files(repository)
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        if MACHINE_PATH.search(line)
+    ]
+    assert named == []
+
+
+@pytest.mark.parametrize("path", ["/".join(["", top, "data"]) for top in ("work", "root", "home")])
+def test_the_search_for_machine_paths_finds_them(path: str) -> None:
+    assert MACHINE_PATH.search(f"open('{path}/x')")
+    assert MACHINE_PATH.search(f"file://{path}/x")
+    assert not MACHINE_PATH.search(f"https://example.org{path}")
+
+
+def test_no_python_file_is_longer_than_the_limit(repository: Path) -> None:
+    files = python_files(repository)
+    assert len(files) > 100
+    lengths = {f: len(f.read_text(encoding="utf-8").splitlines()) for f in files}
+    assert {str(f): n for f, n in lengths.items() if n > MAXIMUM_LINES} == {}
+
+
+def packages(repository: Path) -> list[Path]:
+    return sorted(f.parent for f in (repository / "src" / "apsber_bluesky").glob("*/__init__.py"))
+
+
+def public_names(package: Path) -> list[str]:
+    tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names = ast.literal_eval(node.value)
+            assert isinstance(names, list)
+            return names
+    return []
+
+
+def docstrings(package: Path) -> dict[str, str | None]:
+    """Docstring of each function and class at the top level of a package's modules."""
+    return {
+        node.name: ast.get_docstring(node)
+        for file in package.glob("*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+
+
+def test_every_public_function_and_class_has_a_docstring(repository: Path) -> None:
+    bare, seen = [], 0
+    for package in packages(repository):
+        defined = docstrings(package)
+        for name in public_names(package):
+            seen += name in defined
+            # Constants and type aliases cannot have one.
+            if name in defined and not defined[name]:
+                bare.append(f"apsber_bluesky.{package.name}.{name}")
+    assert seen > 80
+    assert bare == []
+
+
+def test_every_package_but_the_data_one_says_what_is_public(repository: Path) -> None:
+    silent = [package.name for package in packages(repository) if not public_names(package)]
+    assert silent == ["profiles"]
