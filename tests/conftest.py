@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,3 +33,16 @@ def run_python() -> RunPython:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def documented_code(repository: Path) -> Callable[[str, str], str]:
+    """The code block behind the line ``<!-- tested: MARK -->`` of a page."""
+
+    def extract(page: str, mark: str) -> str:
+        text = (repository / page).read_text(encoding="utf-8")
+        blocks = re.findall(rf"<!-- tested: {mark} -->\n```python\n(.*?)\n```\n", text, re.DOTALL)
+        assert len(blocks) == 1, f"{page} has {len(blocks)} blocks marked {mark!r}"
+        return str(blocks[0])
+
+    return extract

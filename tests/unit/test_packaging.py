@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
+import importlib.metadata
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 MAPPED = ("callbacks", "plans", "profiles")
 SHIPPED = (".py", ".yaml", ".typed")
@@ -108,7 +111,8 @@ def test_every_folder_with_python_files_is_a_package(
 
 def test_the_mapped_packages_are_relative_symlinks_to_the_top_level(repository: Path) -> None:
     source = repository / "src" / "apsber_bluesky"
-    links = {entry.name: os.readlink(entry) for entry in source.rglob("*") if entry.is_symlink()}
+    entries = source.rglob("*")
+    links = {entry.name: str(entry.readlink()) for entry in entries if entry.is_symlink()}
     assert links == {name: f"../../{name}" for name in MAPPED}
     for name in MAPPED:
         assert (source / name).resolve() == repository / name
@@ -190,6 +194,44 @@ def test_a_mapped_package_refuses_to_be_imported_under_a_second_name(
     outcome = run_python(f"import {name}", cwd=repository)
     assert outcome.returncode == 1
     assert f"ImportError: import apsber_bluesky.{name}, not {name}: " in outcome.stderr
+
+
+def imported_modules(folders: list[Path]) -> dict[str, str]:
+    """Top-level modules that are imported from elsewhere, and a file that imports each."""
+    found = {}
+    for file in (file for folder in folders for file in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names.append(node.module)
+            found |= {name.partition(".")[0]: str(file) for name in names}
+    own = {"apsber_bluesky", *(file.stem for folder in folders for file in folder.rglob("*.py"))}
+    return {name: file for name, file in found.items() if name not in sys.stdlib_module_names | own}
+
+
+@pytest.mark.parametrize("extras", [[], ["test"]], ids=["package", "tests"])
+def test_whatever_is_imported_is_required(
+    extras: list[str],
+    repository: Path,
+    packages: dict[str, Path],
+    config: configparser.ConfigParser,
+) -> None:
+    wanted = lines(config["options"]["install_requires"])
+    # Engines and services that are optional are imported where they are used.
+    optional = [n for n in config["options.extras_require"] if n not in ("test", "ipython")]
+    for extra in [*optional, *extras]:
+        wanted += lines(config["options.extras_require"][extra])
+    required = {canonicalize_name(Requirement(line).name) for line in wanted}
+    folders = [repository / "tests"] if extras else list(packages.values())
+    modules = imported_modules(folders)
+    assert len(modules) > 10
+    distributions = importlib.metadata.packages_distributions()
+    unmet = {
+        name: file
+        for name, file in modules.items()
+        if not required & {canonicalize_name(d) for d in distributions.get(name, [name])}
+    }
+    assert unmet == {}
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])

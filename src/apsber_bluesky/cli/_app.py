@@ -6,8 +6,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from apsber_bluesky import __version__
 from apsber_bluesky.cli._command_simulate import simulate
@@ -57,11 +55,7 @@ def main() -> None:
         app()
     except ApsberError as error:
         message = " ".join(str(error).split())
-        Output(as_json="--json" in sys.argv).result({"error": message})
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            Text.assemble(("error: ", "red"), message)
-        )
+        output = Output(as_json="--json" in sys.argv)
+        output.result({"error": message})
+        output.error(message)
         sys.exit(EXIT_INTERRUPTED if isinstance(error, RunCancelled) else EXIT_ERROR)
-    except KeyboardInterrupt:
-        Output(as_json="--json" in sys.argv).result({"error": "interrupted"})
-        sys.exit(EXIT_INTERRUPTED)

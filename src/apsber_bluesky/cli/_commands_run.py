@@ -18,7 +18,7 @@ from apsber_bluesky.cli._output import (
 )
 from apsber_bluesky.cli._plan_arguments import bind, find_plan, parse_arguments
 from apsber_bluesky.cli._report import add_paths, report_run
-from apsber_bluesky.core import RunFolder, RunState, StorageError
+from apsber_bluesky.core import RunFolder, RunState
 from apsber_bluesky.session import Session, prepare_epics
 
 
@@ -125,4 +125,5 @@ def _finish(output: Output, summary: dict[str, Any]) -> None:
     report_run(output, summary)
     output.result(summary)
     if RunState(summary["state"]) not in (RunState.COMPLETE, RunState.INCOMPLETE):
-        raise StorageError(f"run {summary['uid']} is {summary['state']}: {summary['reason']}")
+        output.error(f"run {summary['uid']} {summary['state']}: {summary['reason']}")
+        raise typer.Exit(1)

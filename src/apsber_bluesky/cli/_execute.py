@@ -67,8 +67,10 @@ def _execute(
     interrupt: Interrupt,
 ) -> dict[str, Any]:
     began = time.monotonic()
-    with output.progress_console.status("starting the session"):
-        session = start(profile)
+    # An exception in the middle of starting a process could leave that process behind, so Ctrl-C
+    # is only noted and checked for.
+    with output.progress_console.status("starting the session"), interrupt.calls(lambda: None):
+        session = start(profile, check=interrupt.check)
     with session:
         started = time.monotonic()
         display = RunDisplay(output.progress_console)

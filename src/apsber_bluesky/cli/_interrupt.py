@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from apsber_bluesky.core import RunCancelled
+
 
 class Interrupt:
     """What Ctrl-C does at the moment; each command says so as it proceeds.
@@ -29,6 +31,17 @@ class Interrupt:
             raise KeyboardInterrupt
         # Not in the handler: the action may wait for what this thread is doing.
         threading.Thread(target=action, name="interrupt", daemon=True).start()
+
+    def check(self) -> None:
+        """Raise if it has happened.
+
+        Raises
+        ------
+        RunCancelled
+            If so.
+        """
+        if self.happened:
+            raise RunCancelled("interrupted before the run had begun; nothing is left running")
 
     @contextmanager
     def calls(self, action: Callable[[], None]) -> Iterator[None]:

@@ -41,7 +41,7 @@ class Output:
         self._script = sys.stdout
         # With --json everything for people goes to standard error.
         self.console = Console(stderr=as_json, soft_wrap=True, highlight=False)
-        self.progress_console = Console(stderr=True)
+        self.progress_console = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def result(self, value: dict[str, Any]) -> None:
         """Print the last word of the command, when a script wants it.
@@ -53,6 +53,10 @@ class Output:
             Output._has_result = True
             self._script.write(json.dumps(value) + "\n")
             self._script.flush()
+
+    def error(self, message: str) -> None:
+        """Print what is wrong, on one line of standard error."""
+        self.progress_console.print(Text.assemble(("error: ", "red"), message))
 
     def say(self, *text: Any) -> None:
         """Print something for people; square brackets in it are only that."""

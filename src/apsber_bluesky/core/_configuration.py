@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -29,11 +29,11 @@ ENVIRONMENT_DATA_ROOT = "APSBER_DATA_ROOT"
 _MAXIMUM_PROFILE_BYTES = 1 << 20
 
 
-def _expand(value: Any) -> Any:
-    return Path(os.path.expandvars(value)).expanduser() if isinstance(value, str) else value
+def _expand(path: Path) -> Path:
+    return Path(os.path.expandvars(path)).expanduser()
 
 
-FolderPath = Annotated[Path, BeforeValidator(_expand)]
+FolderPath = Annotated[Path, AfterValidator(_expand)]
 
 
 class _Settings(BaseModel):

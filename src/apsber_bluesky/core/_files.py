@@ -54,7 +54,7 @@ def explain_disk_errors(path: Path, doing: str) -> Iterator[None]:
     Raises
     ------
     StorageError
-        For a full, read-only or forbidden place.
+        For a full, read-only, forbidden or broken place.
     """
     try:
         yield
@@ -66,11 +66,10 @@ def explain_disk_errors(path: Path, doing: str) -> Iterator[None]:
             errno.EACCES: "permission denied; choose a data root that you may write to",
             errno.EPERM: "operation not permitted; choose a data root that you may write to",
             errno.EROFS: "the file system is read-only; choose another data root",
-            errno.EEXIST: "it is there already and is never overwritten; remove it",
+            errno.EEXIST: "something of that name is there already and is not overwritten",
+            errno.ENOENT: "there is no such place; choose another data root",
             errno.ENOTDIR: "a part of the path is a file; choose another data root",
-        }.get(error.errno or 0)
-        if advice is None:
-            raise
+        }.get(error.errno or 0, str(error))
         raise StorageError(f"cannot {doing} at {path}: {advice}") from error
 
 
@@ -148,10 +147,15 @@ def tree_checksum(path: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    """The values in C order as bytes; `memoryview.cast` refuses an empty array."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def array_checksum(array: NDArray[Any]) -> str:
     """``"xxh3_128:hex"`` of an array's dtype, shape and values in C order."""
     digest = xxhash.xxh3_128(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).data.cast("B"))
+    digest.update(_bytes_of(array))
     return f"xxh3_128:{digest.hexdigest()}"
 
 
@@ -163,7 +167,7 @@ class ArrayDigest:
 
     def update(self, slab: NDArray[Any]) -> None:
         """Add the next values."""
-        self._digest.update(np.ascontiguousarray(slab).data.cast("B"))
+        self._digest.update(_bytes_of(slab))
 
     def checksum(self) -> str:
         """The checksum of everything added so far."""

@@ -25,6 +25,9 @@ STREAM_OF_KEY: dict[ImageKey, StreamName] = {
     ImageKey.FLAT: "flats",
     ImageKey.DARK: "darks",
 }
+#: NumPy dtype strings that pixels may have.
+PIXEL_DTYPES = ("|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8", "<f4", "<f8")
+
 KEY_OF_STREAM: dict[StreamName, ImageKey] = {name: key for key, name in STREAM_OF_KEY.items()}
 
 
@@ -44,6 +47,11 @@ class SeriesRequest:
         Frame size [pixel].
     dtype : str
         NumPy dtype string of the pixels, e.g. ``"<u2"``.
+
+    Raises
+    ------
+    InputError
+        If there is no such stream or dtype, or a number is not positive.
     """
 
     run_uid: str
@@ -52,6 +60,18 @@ class SeriesRequest:
     rows: int
     columns: int
     dtype: str
+
+    def __post_init__(self) -> None:
+        if self.stream not in KEY_OF_STREAM:
+            raise InputError(f"stream is {self.stream!r}; give one of {', '.join(KEY_OF_STREAM)}")
+        for name in ("num_frames", "rows", "columns"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} of a series is {value!r}; give 1 or more")
+        if self.dtype not in PIXEL_DTYPES:
+            raise InputError(
+                f"dtype of a series is {self.dtype!r}; give one of {', '.join(PIXEL_DTYPES)}"
+            )
 
     @property
     def image_key(self) -> ImageKey:

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from apsber_bluesky.core import ServiceError
 
 _STOP_TIMEOUT_S: Final = 8.0
+_POLL_S: Final = 0.1
 _LOG_TAIL_LINES: Final = 8
 _LONGEST_QUOTE: Final = 200
 
@@ -80,8 +81,17 @@ class ServiceProcess:
         except BrokenPipeError as error:
             raise ServiceError(self._died()) from error
 
-    def wait_ready(self, timeout_s: float) -> dict[str, Any]:
+    def wait_ready(
+        self, timeout_s: float, check: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
         """Wait until the process serves.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait [s].
+        check : callable
+            Called now and then; may raise to give up waiting.
 
         Returns
         -------
@@ -93,7 +103,7 @@ class ServiceProcess:
         ServiceError
             If it says why it cannot, ends, or takes too long.
         """
-        line = self._read_line(time.monotonic() + timeout_s, timeout_s)
+        line = self._read_line(timeout_s, check)
         try:
             answer = json.loads(line)
         except ValueError:
@@ -106,17 +116,21 @@ class ServiceProcess:
         self.answer = answer
         return self.answer
 
-    def _read_line(self, deadline: float, timeout_s: float) -> bytes:
+    def _read_line(self, timeout_s: float, check: Callable[[], None]) -> bytes:
         stdout = self._process.stdout
         if stdout is None:
             raise ServiceError(f"{self.name} has no standard output")
+        deadline = time.monotonic() + timeout_s
         line = b""
         while not line.endswith(b"\n"):
-            ready, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            check()
+            if time.monotonic() > deadline:
                 raise ServiceError(
                     f"{self.name} was not ready after {timeout_s:g} s; see {self.log}"
                 )
+            ready, _, _ = select.select([stdout], [], [], _POLL_S)
+            if not ready:
+                continue
             block = os.read(stdout.fileno(), 65536)
             if not block:
                 raise ServiceError(self._died())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -45,6 +46,9 @@ class Session:
         Volumes and quality numbers of the runs, by uid.
     sd : bluesky.SupplementalData
         Baseline, monitors and flyers of every run.
+    callbacks : tuple
+        What listens to the RunEngine's documents; subscribe them to another RunEngine to have its
+        runs processed, too.
     profile : Profile
         The settings.
     """
@@ -62,7 +66,9 @@ class Session:
         self.RE = self._make_run_engine(RunEngine)
         self.sd = SupplementalData(baseline=self._baseline())
         self.RE.preprocessors.append(self.sd)
-        self._subscribe()
+        self.callbacks = self._make_callbacks()
+        for callback in self.callbacks:
+            self.RE.subscribe(callback)
         self._catalog: Any = None
 
     def _make_devices(self) -> Devices:
@@ -109,7 +115,7 @@ class Session:
             if name not in missing and not any(device is detector for detector in detectors)
         ]
 
-    def _subscribe(self) -> None:
+    def _make_callbacks(self) -> tuple[Any, ...]:
         from apsber_bluesky.callbacks import DocumentForwarder, FrameDispatcher, RunWatcher
         from apsber_bluesky.session._remote_consumer import RemoteFrameConsumer
         from apsber_bluesky.session._run_announcer import RunAnnouncer
@@ -120,12 +126,12 @@ class Session:
         self._worker = worker
         self._closers.append(worker.close)
         consumers: list[FrameConsumer] = [RunAnnouncer(self.receiver), RemoteFrameConsumer(worker)]
-        self.RE.subscribe(FrameDispatcher(consumers))
-        self.RE.subscribe(RunWatcher(self.board.post))
+        callbacks = [FrameDispatcher(consumers), RunWatcher(self.board.post)]
         if "catalog" in services:
             catalog = Outbox(services["catalog"].answer["inbox_address"])
             self._closers.append(catalog.close)
-            self.RE.subscribe(DocumentForwarder(catalog.send))
+            callbacks.append(DocumentForwarder(catalog.send))
+        return tuple(callbacks)
 
     @property
     def board(self) -> Any:
@@ -220,7 +226,10 @@ class Session:
 
 
 def start(
-    profile: str | Path | Profile = "simulated", changes: dict[str, Any] | None = None
+    profile: str | Path | Profile = "simulated",
+    changes: dict[str, Any] | None = None,
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> Session:
     """Start a session.
 
@@ -230,6 +239,9 @@ def start(
         Name of a profile that comes with the package, a YAML file, or settings.
     changes : dict, optional
         Nested settings that override those of the profile.
+    check : callable
+        Called now and then while the session starts; may raise to give up, and then nothing is
+        left running.
 
     Returns
     -------
@@ -252,7 +264,7 @@ def start(
             " address of the detector's frame port"
         )
     prepare_epics(settings)
-    workplace = Workplace(settings)
+    workplace = Workplace(settings, check)
     workplace.start()
     try:
         os.environ.update(workplace.beamline.get("environment", {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,8 @@ class Workplace:
     profile : Profile
         What to start: a simulated beamline and an embedded catalogue if it has them, and always
         receiver and worker.
+    check : callable
+        Called now and then while waiting; may raise to give up.
 
     Attributes
     ----------
@@ -69,8 +72,9 @@ class Workplace:
         Address of the catalogue, with its key.
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, check: Callable[[], None] = lambda: None) -> None:
         self.profile = profile
+        self._check = check
         self.own = check_data_root(profile.session.data_root)
         self.services: dict[str, ServiceProcess] = {}
         self.beamline: dict[str, Any] = {}
@@ -85,6 +89,7 @@ class Workplace:
         ServiceError
             If a process does not start.
         """
+        self._check_recorded_scan()
         with ExitStack() as stack:
             self.board = StatusBoard()
             stack.callback(self.board.close)
@@ -96,6 +101,14 @@ class Workplace:
                     self._launch(name, [ring], stack)
                 self._connect(ring)
             self._stack = stack.pop_all()
+
+    def _check_recorded_scan(self) -> None:
+        """Refuse a bad data file before anything is started."""
+        simulation = self.profile.simulation
+        if simulation is not None and simulation.data is not None:
+            from apsber_bluesky.simulation import RecordedScan
+
+            RecordedScan.open(simulation.data).close()
 
     def _wanted(self) -> list[str]:
         wanted = ["receiver", "worker"]
@@ -170,7 +183,7 @@ class Workplace:
         self.services[name].configure(settings)
 
     def _ready(self, name: str) -> dict[str, Any]:
-        return self.services[name].wait_ready(_START_TIMEOUT_S)
+        return self.services[name].wait_ready(_START_TIMEOUT_S, self._check)
 
     def _frame_address(self) -> str:
         address = self.profile.streaming.frame_address
