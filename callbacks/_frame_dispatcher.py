@@ -32,9 +32,10 @@ class FrameDispatcher(DocumentRouter):
     def start(self, doc: dict[str, Any]) -> None:
         """Announce a tomography run."""
         self._streams, self._resources = {}, {}
-        self._run_uid = doc["uid"] if "tomography" in doc else None
-        if self._run_uid is not None:
+        self._run_uid = None
+        if "tomography" in doc:
             run = RunDescription.from_start(doc)
+            self._run_uid = run.uid
             for consumer in self._consumers:
                 consumer.begin_run(run)
 

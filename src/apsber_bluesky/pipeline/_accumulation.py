@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apsber_bluesky.core import (
+    ArrayDigest,
     FrameRange,
     FrameSource,
     ImageKey,
@@ -71,6 +72,9 @@ class Accumulation:
         self._sinograms = np.zeros(
             (scan.num_projections, rows.stop - rows.start, scan.columns), np.float32
         )
+        self._digest = ArrayDigest(
+            np.dtype(scan.dtype), (scan.num_projections, scan.rows, scan.columns)
+        )
         self._done = 0
         self._used: dict[ImageKey, int] = defaultdict(int)
         self._started_s = 0.0
@@ -113,7 +117,9 @@ class Accumulation:
         engine = self._prepared_engine()
         first = self._announced[ImageKey.PROJECTION][0]
         frames = FrameRange(first.run_uid, first.stream, start, stop, first.uri, first.dataset)
-        projections = self._normalise(self._source.read(frames))
+        raw = self._source.read(frames)
+        self._digest.update(raw)
+        projections = self._normalise(raw)
         self._sinograms[start:stop] = projections[:, self._rows]
         for begin, end in self._present(start, stop):
             engine.accumulate(projections[begin - start : end - start], begin)
@@ -194,5 +200,6 @@ class Accumulation:
         lost = set(self._engine.give_up_missing()) if self._engine.missing else set()
         kept = [n for n in range(len(self._sinograms)) if n not in lost]
         findings.engine = self._engine
+        findings.projections_checksum = self._digest.checksum()
         findings.sinograms = self._sinograms[kept]
         findings.angles_deg = self._context.run.scan.angles_deg[kept]

@@ -40,6 +40,8 @@ class Findings:
         Rotation centre [pixel].
     engine : ReconstructionEngine or None
         Engine with all projections accumulated.
+    projections_checksum : str
+        `array_checksum` of the projections as they came from the detector; missing ones are zeros.
     sinograms : ndarray or None
         Line integrals of the central rows, shape ``(projections, rows, columns)`` float32.
     angles_deg : ndarray or None
@@ -59,6 +61,7 @@ class Findings:
     books: FrameBooks = field(default_factory=FrameBooks)
     centre_px: float | None = None
     engine: ReconstructionEngine | None = None
+    projections_checksum: str = ""
     sinograms: NDArray[np.float32] | None = None
     angles_deg: NDArray[np.float64] | None = None
     volume_shape: tuple[int, int, int] | None = None

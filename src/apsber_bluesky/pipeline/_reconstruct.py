@@ -102,7 +102,7 @@ class Reconstruct:
                 "rotation_stop_deg": scan.rotation_stop_deg,
                 "pixel_size_um": scan.pixel_size_um or float("nan"),
             },
-            inputs={"frames": context.folder.raw.name},
+            inputs={f"{context.folder.raw.name} projections": findings.projections_checksum},
             outputs={context.folder.volume.name: sink.checksum},
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 #: Events per write: one by one the catalogue takes 60 ms for each.
 BATCH_SIZE = 25
+_NICENESS = 10
 
 
 def main() -> int:
@@ -36,6 +38,8 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
     die_with_parent(settings["parent_pid"])
+    # The catalogue catches up when the scan leaves it time.
+    os.nice(_NICENESS)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import signal
 import sys
@@ -34,6 +35,8 @@ from apsber_bluesky.session._storage_stages import (
 from apsber_bluesky.streaming import FrameRing, Inbox, Outbox, RingOrFileSource
 
 logger = logging.getLogger(__name__)
+
+_NICENESS = 5
 
 
 class _StatusProgress:
@@ -80,6 +83,8 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
     die_with_parent(settings["parent_pid"])
+    # Reconstruction may fall behind and catch up from the spool; RunEngine and receiver may not.
+    os.nice(_NICENESS)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote, urlparse
 
 import h5py
@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 
 from apsber_bluesky.core import DataFileError, FrameRange
 from apsber_bluesky.streaming._ring import FrameRing, frame_tag, stream_key
+
+# Signature and version; then sizes of offsets and lengths, and the flags.
+_SUPERBLOCK_3: Final = b"\x89HDF\r\n\x1a\n\x03"
+_SWMR_WRITE: Final = 0x04
 
 
 def path_of_uri(uri: str) -> Path:
@@ -28,6 +32,28 @@ def path_of_uri(uri: str) -> Path:
     if parsed.scheme != "file" or parsed.hostname not in (None, "localhost"):
         raise DataFileError(f"cannot read frames at {uri!r}: not a local file")
     return Path(unquote(parsed.path))
+
+
+def _grows(path: Path) -> bool:
+    """Whether a SWMR writer has the file open, or ended without closing it.
+
+    It stands in the superblock. Any other file is opened as usual, for then HDF5 notices when it
+    was cut short; a SWMR reader gets zeros, without an error, or waits for ever.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(len(_SUPERBLOCK_3) + 3)
+    return start.startswith(_SUPERBLOCK_3) and bool(start[-1] & _SWMR_WRITE)
+
+
+def _check_within(dataset: Any, index: int, file_bytes: int, frames: FrameRange) -> None:
+    if dataset.chunks is None:
+        return
+    chunk = dataset.id.get_chunk_info_by_coord((index, 0, 0))
+    # A frame that was lost has no place in the file.
+    if chunk.byte_offset is not None and chunk.byte_offset + chunk.size > file_bytes:
+        raise DataFileError(
+            f"{frames.uri} ends before frame {index} of {frames.dataset}; the file is truncated"
+        )
 
 
 class RingOrFileSource:
@@ -74,7 +100,7 @@ class RingOrFileSource:
         path = path_of_uri(frames.uri)
         try:
             if path not in self._files:
-                self._files[path] = h5py.File(path, "r", libver="latest", swmr=True)
+                self._files[path] = h5py.File(path, "r", libver="latest", swmr=_grows(path))
             dataset = self._files[path][frames.dataset]
         except (OSError, KeyError) as error:
             raise DataFileError(
@@ -96,8 +122,12 @@ class RingOrFileSource:
                 f"{frames.uri} {frames.dataset} holds {dataset.shape[0]} frames, documents"
                 f" announced {frames.stop}; the file is truncated"
             )
+        swmr = dataset.file.swmr_mode
+        size = path_of_uri(frames.uri).stat().st_size if swmr else None
         try:
             for index in late:
+                if size is not None:
+                    _check_within(dataset, index, size, frames)
                 out[index - frames.start] = dataset[index]
         except OSError as error:
             raise DataFileError(

@@ -70,13 +70,32 @@ def test_a_file_with_fewer_frames_than_were_announced_is_truncated(source, make_
         source.read(frames_of(make_file(), 3, 6))
 
 
-@pytest.mark.parametrize("kept", [0, 100, 0.7])
-def test_a_file_that_was_cut_short_is_named(source, make_file, kept):
-    path = make_file(frames=np.ones((50, 40, 40)), libver="latest")
+@pytest.mark.parametrize("libver", [None, "latest"])
+@pytest.mark.parametrize("kept", [0, 5, 100, 0.3, 0.7])
+def test_a_file_that_was_cut_short_is_named(source, make_file, kept, libver):
+    path = make_file(frames=np.ones((50, 40, 40)), libver=libver)
     content = path.read_bytes()
     path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
     with pytest.raises(DataFileError, match=r"frames\.h5"):
         source.read(frames_of(path, 0, 50))
+
+
+def test_a_spool_that_was_cut_short_after_a_crash_is_named(source, tmp_path):
+    path = tmp_path / "raw.h5"
+    # As a power cut leaves it: never closed, and the end of the file lost.
+    with h5py.File(path, "w", libver="latest") as file:
+        data = file.create_dataset("d", (9, 30, 40), "<u2", chunks=(1, 30, 40))
+        file.swmr_mode = True
+        data[:] = 7
+        data[8] = 7
+        file.flush()
+        content = path.read_bytes()
+        last = data.id.get_chunk_info_by_coord((8, 0, 0)).byte_offset
+    path.write_bytes(content[: last + 100])
+    got = source.read(frames_of(path, 0, 8, dataset="d"))
+    assert (got == 7).all()
+    with pytest.raises(DataFileError, match="ends before frame 8 of d; the file is truncated"):
+        source.read(frames_of(path, 0, 9, dataset="d"))
 
 
 def test_a_damaged_frame_is_named(source, make_file):
