@@ -19,6 +19,7 @@ from apsber_bluesky.plans._scan import (
     Instrument,
     References,
     ScanRun,
+    Timing,
     When,
     check_references,
     check_timing,
@@ -70,7 +71,7 @@ def fly_tomography(
     exposure_s : float
         Exposure time of each frame [s].
     frame_period_s : float, optional
-        Time from one exposure to the next [s]; as short as the camera can when not given.
+        Time from one exposure to the next [s]; as short as camera and stage allow when not given.
     rotation_start_deg : float
         Angle of the first projection [deg].
     rotation_stop_deg : float
@@ -123,6 +124,9 @@ def fly_tomography(
         rotation_stop_deg=rotation_stop_deg,
         num_projections=num_projections,
     )
+    if frame_period_s is None:
+        shortest = rotation.shortest_period_s(scan.step_deg)
+        timing = Timing(timing.exposure_s, max(timing.period_s, shortest))
     fly = FlyRotation(
         start_deg=scan.rotation_start_deg,
         step_deg=scan.step_deg,

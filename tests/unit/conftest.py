@@ -9,6 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time, and no limit on time: the machine may be busy.
+settings.register_profile("apsber", deadline=None, derandomize=True, database=None)
+settings.load_profile("apsber")
 
 _MOUNT = 'mount -t tmpfs -o size=2m tmpfs "$1" && exec "$2" -c "$3" "$1"'
 

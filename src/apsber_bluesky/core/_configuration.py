@@ -115,7 +115,7 @@ class StreamingSettings(_Settings):
     ring_megabytes : int
         Size of the shared-memory ring [MB].
     high_water_mark : int
-        Frames that ZMQ may hold on each side of the frame port.
+        Frames that may wait in the receiver's socket.
     series_timeout_s : float
         How long a series may be silent [s] before its missing frames are given up.
     """

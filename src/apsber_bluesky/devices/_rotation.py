@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsMotor, EpicsSignal, EpicsSignalRO
@@ -11,6 +11,9 @@ from ophyd.status import Status, SubscriptionStatus
 from apsber_bluesky.core import InputError
 from apsber_bluesky.devices._requests import FlyRotation
 from apsber_bluesky.devices._status import run_in_thread
+
+#: A period that was worked out from the speed gives the speed back but for this.
+_ROUNDING: Final = 1e-9
 
 
 class PositionOutput(Device):
@@ -99,6 +102,10 @@ class RotationStage(Device):
     def _end_deg(self, fly: FlyRotation) -> float:
         return fly.start_deg + fly.num_pulses * fly.step_deg + self._lead_deg(fly)
 
+    def shortest_period_s(self, step_deg: float) -> float:
+        """Least time between pulses of `step_deg` that the stage's speed allows [s]."""
+        return abs(step_deg) / float(self.axis.velocity.get())
+
     def check(self, fly: FlyRotation) -> None:
         """Refuse a rotation that the stage cannot do.
 
@@ -108,7 +115,7 @@ class RotationStage(Device):
             If it would have to turn too fast or too far.
         """
         fastest = float(self.axis.velocity.get())
-        if fly.speed_deg_s > fastest:
+        if fly.speed_deg_s > fastest * (1 + _ROUNDING):
             raise InputError(
                 f"{self.name} would have to turn at {fly.speed_deg_s:.4g} deg/s, its speed is"
                 f" {fastest:.4g} deg/s; take longer exposures or more projections"

@@ -1,4 +1,4 @@
-"""The catalogue process: an embedded Tiled server, and the writer that fills it.
+"""The catalogue process: the writer that fills Tiled, and an embedded server if there is no other.
 
 It is a process of its own, so that neither the server's threads nor a slow catalogue can hold up
 the RunEngine.
@@ -17,7 +17,7 @@ from typing import Any
 
 from apsber_bluesky.core import ApsberError, die_with_parent
 from apsber_bluesky.session._catalog_client import connect_catalog
-from apsber_bluesky.storage import RAW_CONTAINER, EmbeddedTiled
+from apsber_bluesky.storage import RAW_CONTAINER, EmbeddedTiled, prepare_catalog
 from apsber_bluesky.streaming import Inbox, Outbox
 
 logger = logging.getLogger(__name__)
@@ -30,9 +30,10 @@ _NICENESS = 10
 def main() -> int:
     """Serve until SIGTERM.
 
-    Standard input holds one JSON object: ``parent_pid``, ``directory``, ``readable`` (folders whose
-    files may be served), ``backup_directory``, ``status_address`` and ``api_key``. The ready line
-    on standard output holds ``uri`` and ``inbox_address``.
+    Standard input holds one JSON object: ``parent_pid``, ``uri`` (of a Tiled server; empty to
+    embed one), ``directory``, ``readable`` (folders whose files an embedded server may serve),
+    ``backup_directory``, ``status_address`` and ``api_key``. The ready line on standard output
+    holds ``uri`` and ``inbox_address``.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -44,6 +45,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        if settings["uri"]:
+            prepare_catalog(settings["uri"])
+            _serve(settings["uri"], settings, stop)
+            return 0
         server = EmbeddedTiled(
             Path(settings["directory"]),
             [Path(folder) for folder in settings["readable"]],

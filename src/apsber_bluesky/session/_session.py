@@ -126,12 +126,13 @@ class Session:
         self._worker = worker
         self._closers.append(worker.close)
         consumers: list[FrameConsumer] = [RunAnnouncer(self.receiver), RemoteFrameConsumer(worker)]
-        callbacks = [FrameDispatcher(consumers), RunWatcher(self.board.post)]
-        if "catalog" in services:
-            catalog = Outbox(services["catalog"].answer["inbox_address"])
-            self._closers.append(catalog.close)
-            callbacks.append(DocumentForwarder(catalog.send))
-        return tuple(callbacks)
+        catalog = Outbox(services["catalog"].answer["inbox_address"])
+        self._closers.append(catalog.close)
+        return (
+            FrameDispatcher(consumers),
+            RunWatcher(self.board.post),
+            DocumentForwarder(catalog.send),
+        )
 
     @property
     def board(self) -> Any:
@@ -191,9 +192,8 @@ class Session:
         dict
             Summary: folder, volume shape, centre, quality, frames, seconds per stage.
         """
-        catalogued = "catalog" in self._workplace.services
         summary: dict[str, Any] = self.board.wait_finished(
-            run_uid, timeout_s, self._workplace.check, catalogued=catalogued
+            run_uid, timeout_s, self._workplace.check, catalogued=True
         )
         return summary
 

@@ -55,8 +55,8 @@ class Workplace:
     Parameters
     ----------
     profile : Profile
-        What to start: a simulated beamline and an embedded catalogue if it has them, and always
-        receiver and worker.
+        What to start: a simulated beamline if it has one, and always catalogue, receiver and
+        worker.
     check : callable
         Called now and then while waiting; may raise to give up.
 
@@ -111,9 +111,7 @@ class Workplace:
             RecordedScan.open(simulation.data).close()
 
     def _wanted(self) -> list[str]:
-        wanted = ["receiver", "worker"]
-        if self.profile.storage.tiled.uri == "embedded":
-            wanted.insert(0, "catalog")
+        wanted = ["catalog", "receiver", "worker"]
         if self.profile.simulation is not None:
             wanted.insert(0, "beamline")
         return wanted
@@ -140,17 +138,17 @@ class Workplace:
                     "frame_address": "tcp://127.0.0.1:*",
                 },
             )
-        if "catalog" in self.services:
-            self._configure(
-                "catalog",
-                {
-                    **status,
-                    "directory": str(self.own / "catalog"),
-                    "readable": [data_root],
-                    "backup_directory": str(self.own / "documents"),
-                    "api_key": secrets.token_hex(16),
-                },
-            )
+        self._configure(
+            "catalog",
+            {
+                **status,
+                "uri": self._external_catalog(),
+                "directory": str(self.own / "catalog"),
+                "readable": [data_root],
+                "backup_directory": str(self.own / "documents"),
+                "api_key": secrets.token_hex(16),
+            },
+        )
         if profile.simulation is not None:
             self.beamline = self._ready("beamline")
         self._configure(
@@ -163,7 +161,7 @@ class Workplace:
                 "high_water_mark": profile.streaming.high_water_mark,
             },
         )
-        self.tiled_uri = self._catalog_address()
+        self.tiled_uri = str(self._ready("catalog")["uri"])
         self._configure(
             "worker",
             {
@@ -189,10 +187,11 @@ class Workplace:
         address = self.profile.streaming.frame_address
         return str(self.beamline.get("frame_address", "")) if address == "auto" else address
 
-    def _catalog_address(self) -> str:
+    def _external_catalog(self) -> str:
+        """Address of the profile's Tiled server with its key; empty to embed one."""
         tiled = self.profile.storage.tiled
-        if "catalog" in self.services:
-            return str(self._ready("catalog")["uri"])
+        if tiled.uri == "embedded":
+            return ""
         key = os.environ.get(tiled.api_key_variable, "")
         return f"{tiled.uri}?api_key={key}" if key else tiled.uri
 

@@ -5,6 +5,7 @@ from apsber_bluesky.storage._embedded_tiled import (
     PROCESSED_CONTAINER,
     RAW_CONTAINER,
     EmbeddedTiled,
+    prepare_catalog,
 )
 from apsber_bluesky.storage._nexus_record import write_nexus
 from apsber_bluesky.storage._publication import publish_run
@@ -23,6 +24,7 @@ __all__ = [
     "VolumeWriter",
     "archive_run",
     "open_volume",
+    "prepare_catalog",
     "publish_run",
     "read_volume_info",
     "verify_copy",

@@ -62,7 +62,7 @@ class EmbeddedTiled:
             stack.enter_context(_sole_use(self.directory))
             self._server = self._start()
             stack.callback(self._server.close)
-            _prepare(self.uri)
+            prepare_catalog(self.uri)
             self._stack = stack.pop_all()
         return self
 
@@ -143,11 +143,29 @@ def _register_document_export() -> None:
     default_serialization_registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)
 
 
-def _prepare(uri: str) -> None:
+def prepare_catalog(uri: str) -> None:
+    """Make the containers ``raw`` and ``processed`` of a catalogue that has none.
+
+    Parameters
+    ----------
+    uri : str
+        Address of the Tiled server; the key may be in it.
+
+    Raises
+    ------
+    ServiceError
+        If nobody answers there, or the key may not write.
+    """
+    import httpx
     from tiled.client import from_uri
+    from tiled.client.utils import ClientError
     from tiled.structures.core import Spec
 
-    client: Any = from_uri(uri)
+    where = uri.partition("?")[0]
+    try:
+        client: Any = from_uri(uri)
+    except (httpx.HTTPError, ClientError, RuntimeError) as error:
+        raise ServiceError(f"cannot connect to the catalogue at {where}: {error}") from error
     try:
         if RAW_CONTAINER not in client:
             # Version 3 is what makes the catalogue searchable by TimeRange, PartialUID, ScanID.
@@ -156,5 +174,7 @@ def _prepare(uri: str) -> None:
             )
         if PROCESSED_CONTAINER not in client:
             client.create_container(PROCESSED_CONTAINER)
+    except (httpx.HTTPError, ClientError) as error:
+        raise ServiceError(f"cannot prepare the catalogue at {where}: {error}") from error
     finally:
         client.context.close()

@@ -41,9 +41,6 @@ class FramePublisher:
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.sndhwm = high_water_mark
         self._socket.linger = 0
-        # Without a peer a message must wait in the queue, not be refused: the receiver may be
-        # connecting while the first series starts.
-        self._socket.immediate = 0
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
@@ -54,6 +51,7 @@ class FramePublisher:
             ) from error
         self.address = bound_address(self._socket)
         self._start: wire.SeriesStart | None = None
+        self._announced = False
         self.sent = 0
         self.dropped = 0
 
@@ -61,6 +59,9 @@ class FramePublisher:
         self, series: int, *, num_frames: int, rows: int, columns: int, dtype: str
     ) -> None:
         """Announce a series; its frames follow.
+
+        While no receiver is connected nothing can be sent; the announcement is then repeated
+        before the next frame, for without it every frame would be refused.
 
         Parameters
         ----------
@@ -73,7 +74,7 @@ class FramePublisher:
         """
         self._start = wire.SeriesStart(series, num_frames, rows, columns, np.dtype(dtype).str)
         self.sent = self.dropped = 0
-        self._send(wire.pack_start(self._start))
+        self._announced = self._send(wire.pack_start(self._start))
 
     def send(
         self,
@@ -116,7 +117,9 @@ class FramePublisher:
             )
         pixels = np.ascontiguousarray(frame).data.cast("B")
         header = wire.pack_frame_header(start.series, number, timestamp_s, angle_deg, pixels)
-        if not self._send([header, pixels]):
+        if not self._announced:
+            self._announced = self._send(wire.pack_start(start))
+        if not (self._announced and self._send([header, pixels])):
             self.dropped += 1
             return False
         self.sent += 1

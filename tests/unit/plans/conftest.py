@@ -67,9 +67,12 @@ class Noting:
 
 
 class Rotation(Noting):
-    """A rotation stage that can refuse a fly scan."""
+    """A rotation stage that turns at up to 60 deg/s, and can refuse a fly scan."""
 
     refuses = False
+
+    def shortest_period_s(self, step_deg: float) -> float:
+        return abs(step_deg) / 60.0
 
     def check(self, fly: Any) -> None:
         if self.refuses:

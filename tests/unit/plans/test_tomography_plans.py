@@ -63,6 +63,23 @@ def test_a_rotation_that_the_stage_refuses_stops_the_plan_before_it_begins(beaml
     assert beamline.calls == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "period_s"),
+    [
+        # 60 deg at 60 deg/s; the readout of the camera after 2 s; and as the user wants it.
+        ({"num_projections": 3}, 1.0),
+        ({"num_projections": 3, "exposure_s": 2.0}, 2.002),
+        ({"num_projections": 3, "frame_period_s": 0.5}, 0.5),
+    ],
+)
+def test_the_period_is_as_short_as_camera_and_stage_allow_or_as_it_is_given(
+    engine, beamline, arguments, period_s
+):
+    engine(fly_tomography(*beamline.devices, num_darks=0, num_flats=0, **arguments))
+    asked = [value for _, what, value in beamline.calls if what == "prepare"]
+    assert [value.period_s for value in asked] == pytest.approx([period_s, period_s])
+
+
 def test_flats_need_no_way_out_when_none_are_taken(beamline):
     plan = fly_tomography(*beamline.devices, num_flats=0, sample_in_mm=1.0, sample_out_mm=1.0)
     assert next(plan).command == "open_run"
@@ -227,7 +244,9 @@ def test_a_shutter_that_does_not_close_keeps_nothing_else_from_being_stopped(
     assert documents["stop"][0]["exit_status"] == "fail"
 
 
-def test_a_rotation_that_does_not_stop_does_not_keep_the_camera_from_stopping(engine, documents, beamline):
+def test_a_rotation_that_fails_to_stop_does_not_keep_the_camera_from_it(
+    engine, documents, beamline
+):
     beamline.rotation.fails_at = {
         "kickoff": RuntimeError("stalled"),
         "stop": RuntimeError("no answer"),
