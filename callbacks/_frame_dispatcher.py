@@ -28,6 +28,7 @@ class FrameDispatcher(DocumentRouter):
         self._run_uid: str | None = None
         self._streams: dict[str, str] = {}
         self._resources: dict[str, tuple[str, str]] = {}
+        self._data_keys: set[str] = set()
 
     def start(self, doc: dict[str, Any]) -> None:
         """Announce a tomography run."""
@@ -36,6 +37,9 @@ class FrameDispatcher(DocumentRouter):
         if "tomography" in doc:
             run = RunDescription.from_start(doc)
             self._run_uid = run.uid
+            # A camera's frames are <name>_image in this suite, <name> in ophyd-async.
+            cameras = doc.get("detectors", [])
+            self._data_keys = {key for name in cameras for key in (name, f"{name}_image")}
             for consumer in self._consumers:
                 consumer.begin_run(run)
 
@@ -50,6 +54,8 @@ class FrameDispatcher(DocumentRouter):
             return
         # Other detectors may keep other files beside the camera's.
         dataset = doc["parameters"].get("dataset")
+        if self._data_keys and doc["data_key"] not in self._data_keys:
+            return
         if doc["mimetype"] == "application/x-hdf5" and dataset is not None:
             self._resources[doc["uid"]] = (doc["uri"], dataset)
 

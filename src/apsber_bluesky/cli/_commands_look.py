@@ -19,7 +19,7 @@ from apsber_bluesky.cli._output import (
     profile_with,
 )
 from apsber_bluesky.cli._report import add_paths, quality_table
-from apsber_bluesky.core import RunFolder, RunLedger, StorageError, find_run, iter_runs
+from apsber_bluesky.core import FrameBooks, RunFolder, RunLedger, StorageError, find_run, iter_runs
 
 RunArgument = Annotated[
     str, typer.Argument(help="Run uid, the beginning of one, or 'latest'.", metavar="RUN")
@@ -78,7 +78,7 @@ def status(
         _print_run(output, value)
         output.result(value)
         return
-    runs = [describe_run(folder) for folder in iter_runs(root)]
+    runs = [_describe_or_explain(folder) for folder in iter_runs(root)]
     table = Table("run", "scan", "sample", "plan", "state", "frames", "quality", "when", box=None)
     for value in runs:
         frames = value["frames"]
@@ -94,6 +94,25 @@ def status(
         )
     output.say(table if runs else f"no runs below {root}")
     output.result({"data_root": str(root), "runs": runs})
+
+
+def _describe_or_explain(folder: RunFolder) -> dict[str, Any]:
+    """What is known of a run; one that cannot be read must not hide the others."""
+    try:
+        return describe_run(folder)
+    except StorageError as error:
+        unknown = dict.fromkeys(("scan_id", "plan_name", "sample", "start_time_s"))
+        return {
+            "uid": folder.uid,
+            "proposal": folder.proposal,
+            **unknown,
+            "state": "unreadable",
+            "reason": str(error),
+            "folder": str(folder.path),
+            "frames": FrameBooks().to_dict(),
+            "stages": [],
+            "quality": {},
+        }
 
 
 def _when(seconds: float | None) -> str:

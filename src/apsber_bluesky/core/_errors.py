@@ -7,7 +7,7 @@
       InputError                 a plan or function argument is wrong (also a ValueError)
       DataFileError              a data file is missing, truncated or of another format
       FrameError                 a frame does not fit what its series announced
-      PlanError                a plan failed at the beamline
+      PlanError                  a plan failed at the beamline
       StorageError               a folder or store is full, unwritable or fails verification
       ServiceError               a process of the suite did not start, answer or stop
       RunCancelled               somebody asked for the run to stop

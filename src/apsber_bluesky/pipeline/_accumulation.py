@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apsber_bluesky.core import (
+    STREAM_OF_KEY,
     ArrayDigest,
+    FrameBooks,
     FrameRange,
     FrameSource,
     ImageKey,
     InputError,
     ProcessingSettings,
     ReconstructionEngine,
+    SeriesBooks,
     array_checksum,
 )
 from apsber_bluesky.pipeline._context import RunContext
@@ -191,15 +194,31 @@ class Accumulation:
         findings = self._context.findings
         if self._engine is None:
             raise InputError("the run has no projections; there is nothing to reconstruct")
-        findings.books = self._context.ledger.books
-        for key, count in self._used.items():
-            for stream in {f.stream for f in self._announced[key]}:
-                if stream in findings.books.streams:
-                    findings.books.streams[stream].used = count
-                    self._context.ledger.set_books(stream, findings.books.streams[stream])
+        findings.books = self._enter_books()
         lost = set(self._engine.give_up_missing()) if self._engine.missing else set()
         kept = [n for n in range(len(self._sinograms)) if n not in lost]
         findings.engine = self._engine
         findings.projections_checksum = self._digest.checksum()
         findings.sinograms = self._sinograms[kept]
         findings.angles_deg = self._context.run.scan.angles_deg[kept]
+
+    def _enter_books(self) -> FrameBooks:
+        """The books of the run with what was used; without a receiver, what was announced."""
+        books = self._context.ledger.books
+        scan = self._context.run.scan
+        expected = {
+            ImageKey.PROJECTION: scan.num_projections,
+            ImageKey.FLAT: scan.num_flats,
+            ImageKey.DARK: scan.num_darks,
+        }
+        for key, number in expected.items():
+            stream = STREAM_OF_KEY[key]
+            if not number and not self._announced[key]:
+                continue
+            if stream not in books.streams:
+                there = min(self._count(key), number)
+                missing = list(range(there, number))
+                books.streams[stream] = SeriesBooks(number, there, there, missing=missing)
+            books.streams[stream].used = self._used[key]
+            self._context.ledger.set_books(stream, books.streams[stream])
+        return books

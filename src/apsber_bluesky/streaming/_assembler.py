@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from apsber_bluesky.core import FrameError, SeriesBooks, SeriesRequest
-from apsber_bluesky.streaming._wire import Frame, Message, SeriesEnd, SeriesStart
+from apsber_bluesky.streaming._series_messages import Frame, Message, SeriesEnd, SeriesStart
 
 
 class FrameStore(Protocol):

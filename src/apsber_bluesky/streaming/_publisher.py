@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from apsber_bluesky.core import FrameError, ServiceError
 from apsber_bluesky.streaming import _wire as wire
 from apsber_bluesky.streaming._messages import bound_address
+from apsber_bluesky.streaming._series_messages import SeriesEnd, SeriesStart
 
 
 class FramePublisher:
@@ -50,7 +51,7 @@ class FramePublisher:
                 f"cannot bind the frame port {address}: {error.strerror}; choose another port"
             ) from error
         self.address = bound_address(self._socket)
-        self._start: wire.SeriesStart | None = None
+        self._start: SeriesStart | None = None
         self._announced = False
         self.sent = 0
         self.dropped = 0
@@ -72,7 +73,7 @@ class FramePublisher:
         dtype : str
             NumPy dtype string, e.g. ``"<u2"``.
         """
-        self._start = wire.SeriesStart(series, num_frames, rows, columns, np.dtype(dtype).str)
+        self._start = SeriesStart(series, num_frames, rows, columns, np.dtype(dtype).str)
         self.sent = self.dropped = 0
         self._announced = self._send(wire.pack_start(self._start))
 
@@ -128,7 +129,7 @@ class FramePublisher:
     def end_series(self) -> None:
         """Announce that the series is over, also when it was stopped early."""
         if self._start is not None:
-            self._send(wire.pack_end(wire.SeriesEnd(self._start.series, self.sent)))
+            self._send(wire.pack_end(SeriesEnd(self._start.series, self.sent)))
             self._start = None
 
     def _send(self, parts: list[Any]) -> bool:

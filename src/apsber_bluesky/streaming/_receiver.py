@@ -37,13 +37,9 @@ from apsber_bluesky.streaming._messages import (
     unpack_message,
 )
 from apsber_bluesky.streaming._ring import FrameRing, frame_tag, stream_key
+from apsber_bluesky.streaming._series_messages import MAXIMUM_FRAME_BYTES, Frame
 from apsber_bluesky.streaming._spool import Spool, dataset_path
-from apsber_bluesky.streaming._wire import (
-    MAXIMUM_FRAME_BYTES,
-    MAXIMUM_HEADER_BYTES,
-    Frame,
-    parse,
-)
+from apsber_bluesky.streaming._wire import MAXIMUM_HEADER_BYTES, parse
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from apsber_bluesky.core import KEY_OF_STREAM, SeriesRequest, StorageError, explain_disk_errors
-from apsber_bluesky.streaming._wire import Frame
+from apsber_bluesky.streaming._series_messages import Frame
 
 _INDEX_FIELDS: Final[tuple[tuple[str, str, float], ...]] = (
     ("frame_number", "<i8", -1),

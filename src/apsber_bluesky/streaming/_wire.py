@@ -8,59 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
-import numpy as np
 import xxhash
 
 from apsber_bluesky.core import FrameError
+from apsber_bluesky.streaming._series_messages import (
+    DTYPES,
+    MAXIMUM_FRAME_BYTES,
+    MAXIMUM_PIXELS_PER_SIDE,
+    Frame,
+    Message,
+    SeriesEnd,
+    SeriesStart,
+)
 
 PROTOCOL: Final = "apsber-frames/1"
 MAXIMUM_HEADER_BYTES: Final = 4096
-MAXIMUM_FRAME_BYTES: Final = 1 << 30
-MAXIMUM_PIXELS_PER_SIDE: Final = 1 << 20
-_DTYPES: Final = frozenset(["|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8", "<f4", "<f8"])
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesStart:
-    """A series begins: ``num_frames`` frames of ``(rows, columns)`` pixels of `dtype`."""
-
-    series: int
-    num_frames: int
-    rows: int
-    columns: int
-    dtype: str
-
-    @property
-    def frame_bytes(self) -> int:
-        """Size of one uncompressed frame [byte]."""
-        return self.rows * self.columns * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame; `pixels` are its bytes in C order, checked against `checksum`."""
-
-    series: int
-    number: int
-    timestamp_s: float
-    angle_deg: float
-    checksum: int
-    pixels: memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesEnd:
-    """A series ends; the source sent `num_sent` frames of it."""
-
-    series: int
-    num_sent: int
-
-
-Message = SeriesStart | Frame | SeriesEnd
 
 
 def pack_start(start: SeriesStart) -> list[bytes]:
@@ -149,8 +114,8 @@ def parse(parts: Sequence[bytes | memoryview]) -> Message:
 
 def _parse_start(header: Mapping[str, Any]) -> SeriesStart:
     dtype = header.get("dtype")
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise FrameError(f"dtype {dtype!r} is not one of {', '.join(sorted(_DTYPES))}")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise FrameError(f"dtype {dtype!r} is not one of {', '.join(sorted(DTYPES))}")
     start = SeriesStart(
         series=_integer(header, "series", 0, 2**63 - 1),
         num_frames=_integer(header, "num_frames", 1, 2**40),

@@ -168,6 +168,24 @@ def test_files_of_other_kinds_and_streams_of_other_names_are_left_alone(
         assert other.calls[-1][0] == "end"
 
 
+def test_frames_of_a_second_detector_are_left_alone(engine, flyer, scan):
+    documents = []
+    engine.subscribe(lambda *item: documents.append(copy.deepcopy(item)))
+    engine(scan.plan(flyer, scan.metadata(), series=(("primary", 2),)))
+    key = next(doc["data_key"] for name, doc in documents if name == "stream_resource")
+    for detectors, expected in (
+        ([key], [("primary", 0, 2)]),
+        ([key.removesuffix("_image")], [("primary", 0, 2)]),
+        (["another"], []),
+    ):
+        consumer = Consumer()
+        dispatcher = FrameDispatcher([consumer])
+        for name, document in documents:
+            start = {**document, "detectors": detectors}
+            dispatcher(name, start if name == "start" else document)
+        assert consumer.ranges == expected
+
+
 def test_a_start_document_whose_scan_makes_no_sense_stops_the_run_by_name(
     engine, flyer, scan, consumer, dispatcher, caplog
 ):

@@ -20,7 +20,6 @@ from apsber_bluesky.core import (
     SeriesBooks,
     write_json,
 )
-from apsber_bluesky.session import _epics
 
 REAL_BEAMLINE = """
 name: 2bm
@@ -34,7 +33,7 @@ def apsber(monkeypatch, capsys, tmp_path):
     """Run a command as the ``apsber`` script does; gives status, standard output and error."""
     monkeypatch.setenv("APSBER_DATA_ROOT", str(tmp_path / "data"))
     # Other tests of this process may have imported ophyd; nothing here talks to EPICS.
-    monkeypatch.setattr(_epics, "_ports", {"ca_port": 1, "repeater_port": 2})
+    monkeypatch.setattr("apsber_bluesky.session._epics._ports", {"ca_port": 1, "repeater_port": 2})
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words: object) -> tuple[int, str, str]:
@@ -178,6 +177,15 @@ def test_runs_are_listed_in_the_order_in_which_they_began(apsber, make_run):
     assert lines[2].split()[0] == "bbbb-2"
     _, out, _ = apsber("status", "--json")
     assert [run["uid"] for run in json.loads(out)["runs"]] == ["aaaa-1", "bbbb-2"]
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(apsber, make_run):
+    make_run("aaaa-1", 1e9)
+    make_run("bbbb-2", 2e9).ledger.write_bytes(b"this was a ledger once, " * 100)
+    status, out, _ = apsber("status", "--json")
+    assert status == 0
+    states = {run["uid"]: run["state"] for run in json.loads(out)["runs"]}
+    assert states == {"aaaa-1": "incomplete", "bbbb-2": "unreadable"}
 
 
 def test_one_run_is_told_with_its_frames_stages_and_products(apsber, make_run):

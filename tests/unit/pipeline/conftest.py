@@ -28,8 +28,8 @@ from apsber_bluesky.pipeline import (
     Reconstruct,
     TomographyPipeline,
 )
-from apsber_bluesky.session._storage_stages import open_volume_writer
 from apsber_bluesky.simulation import Detector, make_phantom
+from apsber_bluesky.storage import VolumeWriter
 from apsber_bluesky.streaming import RingOrFileSource
 
 ROWS, COLUMNS, PROJECTIONS, REFERENCES = 10, 40, 48, 4
@@ -111,6 +111,20 @@ class Run:
         step = size or max(count, 1)
         return [self.range(stream, n, min(n + step, count)) for n in range(0, count, step)]
 
+    def send_through(self, pipeline: TomographyPipeline) -> None:
+        """Send the whole run through a pipeline, stream by stream."""
+        pipeline.begin_run(self.description)
+        self.enter_books()
+        for stream in self.counts:
+            for frames in self.ranges(stream):
+                pipeline.frames(frames)
+        pipeline.end_run(self.uid, "success", "")
+
+
+def open_volume(folder: RunFolder, shape: tuple[int, int, int], voxel_size_um: float | None) -> Any:
+    """Where slabs go, as the session has it."""
+    return VolumeWriter(folder.volume, shape, voxel_size_um=voxel_size_um)
+
 
 @pytest.fixture
 def make_run(tmp_path, all_frames):
@@ -158,7 +172,7 @@ def make_pipeline(tmp_path, log):
         processing = ProcessingSettings(**{"slab_slices": 4, "engine": "finufft", **settings})
         stages = only or [
             FindCentre(processing),
-            Reconstruct(processing, open_volume_writer),
+            Reconstruct(processing, open_volume),
             *([Assess(AnalysisSettings(), processing), DrawFigures()] if judged else []),
         ]
         pipeline = TomographyPipeline(

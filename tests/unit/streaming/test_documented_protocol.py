@@ -9,7 +9,8 @@ from typing import Any
 
 import zmq
 
-from apsber_bluesky.streaming._wire import PROTOCOL, Frame, SeriesEnd, SeriesStart, parse
+from apsber_bluesky.streaming._series_messages import Frame, SeriesEnd, SeriesStart
+from apsber_bluesky.streaming._wire import PROTOCOL, parse
 
 
 def test_the_documented_example_sends_one_series(

@@ -11,8 +11,8 @@ import pytest
 
 from apsber_bluesky.core import FrameRange, SeriesRequest, StorageError
 from apsber_bluesky.streaming import RingOrFileSource
+from apsber_bluesky.streaming._series_messages import Frame
 from apsber_bluesky.streaming._spool import Spool, dataset_path
-from apsber_bluesky.streaming._wire import Frame
 
 REQUEST = SeriesRequest("run-1", "primary", 6, 4, 5, "<u2")
 
@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from apsber_bluesky.core import SeriesRequest
 from apsber_bluesky.streaming._spool import Spool
-from apsber_bluesky.streaming._wire import Frame
+from apsber_bluesky.streaming._series_messages import Frame
 spool = Spool(Path(sys.argv[1]), SeriesRequest("run-1", "primary", 6, 4, 5, "<u2"))
 spool.extend("primary", 6)
 print("open", flush=True)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from apsber_bluesky.core import FrameError
 from apsber_bluesky.streaming import _wire as wire
-from apsber_bluesky.streaming._wire import Frame, SeriesEnd, SeriesStart, parse
+from apsber_bluesky.streaming._series_messages import (
+    DTYPES,
+    MAXIMUM_FRAME_BYTES,
+    Frame,
+    SeriesEnd,
+    SeriesStart,
+)
+from apsber_bluesky.streaming._wire import parse
 
 series_numbers = st.integers(0, 2**63 - 1)
 reals = st.floats(allow_nan=False, allow_infinity=False)
@@ -23,7 +30,7 @@ starts = st.builds(
     st.integers(1, 2**40),
     st.integers(1, 4000),
     st.integers(1, 4000),
-    st.sampled_from(sorted(wire._DTYPES)),
+    st.sampled_from(sorted(DTYPES)),
 )
 ends = st.builds(SeriesEnd, series_numbers, st.integers(0, 2**40))
 
@@ -67,9 +74,9 @@ def is_sound(message) -> None:
     """What every accepted message keeps to, whoever sent it."""
     assert 0 <= message.series < 2**63
     if isinstance(message, SeriesStart):
-        assert message.dtype in wire._DTYPES
+        assert message.dtype in DTYPES
         assert message.num_frames >= 1
-        assert 0 < message.frame_bytes <= wire.MAXIMUM_FRAME_BYTES
+        assert 0 < message.frame_bytes <= MAXIMUM_FRAME_BYTES
         assert message.rows * message.columns * np.dtype(message.dtype).itemsize > 0
     elif isinstance(message, Frame):
         assert xxhash.xxh3_64_intdigest(message.pixels) == message.checksum
