@@ -267,8 +267,14 @@ def counts_through_the_run_engine() -> dict[str, Any]:
     [descriptor] = [document for name, document in documents if name == "descriptor"]
     key = descriptor["data_keys"]["detector_image"]
     seen["described"] = [list(key["shape"]), key["dtype_numpy"]]
-    wait_for(lambda: get(f"{P}cam:image1:UniqueId_RBV") == get(f"{CAM}ArrayCounter_RBV"))
-    seen["image_is_last"] = bool(np.array_equal(detector.image.array_data.get(), last.ravel()))
+
+    def image_is_last() -> bool:
+        # Not the monitor's copy, which may be an update behind.
+        image = detector.image.array_data.get(use_monitor=False)
+        return bool(np.array_equal(image, last.ravel()))
+
+    wait_for(image_is_last)
+    seen["image_is_last"] = image_is_last()
     return seen | {"state": get(f"{HDF}Capture_RBV"), "file": file_name}
 
 
