@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from apsber_bluesky import __version__
+from apsber_bluesky.cli._command_keys import keys
+from apsber_bluesky.cli._command_relay import relay
 from apsber_bluesky.cli._command_simulate import simulate
-from apsber_bluesky.cli._commands_look import show, status
+from apsber_bluesky.cli._commands_look import frames, show, status
 from apsber_bluesky.cli._commands_run import demo, run
 from apsber_bluesky.cli._output import Output
 from apsber_bluesky.core import ApsberError, RunCancelled
@@ -42,11 +44,13 @@ def _options(
 
 for group, commands in (
     ("Start", (demo, simulate)),
-    ("Acquire", (run,)),
-    ("Look", (status, show)),
+    ("Acquire", (run, relay)),
+    ("Look", (status, frames, show)),
 ):
     for command in commands:
         app.command(rich_help_panel=group)(command)
+
+app.add_typer(keys, name="keys", rich_help_panel="Start")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from apsber_bluesky.cli._output import (
     Output,
     ProfileOption,
     profile_with,
+    ranges_of,
 )
 from apsber_bluesky.cli._report import add_paths, quality_table
 from apsber_bluesky.core import FrameBooks, RunFolder, RunLedger, StorageError, find_run, iter_runs
@@ -133,6 +134,27 @@ def _print_run(output: Output, value: dict[str, Any]) -> None:
     output.say(stages)
     for name, path in value["products"].items():
         output.say(f"{name:9} {path}")
+
+
+def frames(
+    run: RunArgument = "latest",
+    profile: ProfileOption = "simulated",
+    data_root: DataRootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Account for every frame of a run; those that are missing are named."""
+    output = Output(as_json=as_json)
+    folder = find_run(profile_with(profile, data_root).session.data_root, run)
+    with RunLedger(folder.ledger) as ledger:
+        books, state = ledger.books, str(ledger.state)
+    output.say_title(f"run {folder.uid}", state)
+    columns = ("expected", "received", "written", "used", "duplicated", "refused")
+    table = Table("stream", *columns, "missing", box=None)
+    for name, series in books.streams.items():
+        counts = (str(getattr(series, column)) for column in columns)
+        table.add_row(name, *counts, ranges_of(series.missing))
+    output.say(table)
+    output.result({"uid": folder.uid, "state": state, **books.to_dict()})
 
 
 def show(

@@ -34,8 +34,6 @@ class Output:
         Whether standard output is for a script.
     """
 
-    _has_result = False
-
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self._script = sys.stdout
@@ -44,13 +42,8 @@ class Output:
         self.progress_console = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def result(self, value: dict[str, Any]) -> None:
-        """Print the last word of the command, when a script wants it.
-
-        There is one per process: a script that asked for JSON gets one object, also when an error
-        follows.
-        """
-        if self.as_json and not Output._has_result:
-            Output._has_result = True
+        """Print the last word of the command, when a script wants it."""
+        if self.as_json:
             self._script.write(json.dumps(value) + "\n")
             self._script.flush()
 
@@ -102,3 +95,16 @@ def simulated_profile(
     if profile.simulation is None:
         raise InputError(f"profile {name!r} has no simulated beamline; give one that has")
     return profile, profile.simulation
+
+
+def ranges_of(numbers: list[int], at_most: int = 20) -> str:
+    """Sorted numbers as ranges, ``3, 7-9``; the first few of them."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    texts = [str(low) if low == high else f"{low}-{high}" for low, high in ranges]
+    more = [f"and {len(texts) - at_most} more"] if len(texts) > at_most else []
+    return ", ".join(texts[:at_most] + more) or "none"

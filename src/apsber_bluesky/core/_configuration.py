@@ -111,7 +111,17 @@ class StreamingSettings(_Settings):
     Attributes
     ----------
     frame_address : str
-        ZMQ address of the detector's frame port; ``auto`` takes the simulated camera's.
+        ZMQ address of the detector's frame port; ``auto`` takes the simulated camera's. Several,
+        one for each module of a Jungfrau, are separated by commas.
+    format : {"apsber", "eiger1", "eiger2", "jungfrau"}
+        What the detector speaks there: the suite's own protocol, DECTRIS Stream V1 (legacy) or V2
+        (CBOR), or that of slsReceiver.
+    codec : {"none", "bslz4", "lz4"}
+        How the detector compresses frames; they are stored as they come.
+    channels : int
+        Images per frame: thresholds of an EIGER.
+    module_grid : tuple of int
+        Rows and columns of modules that make up a Jungfrau.
     ring_megabytes : int
         Size of the shared-memory ring [MB].
     high_water_mark : int
@@ -121,6 +131,10 @@ class StreamingSettings(_Settings):
     """
 
     frame_address: str = "auto"
+    format: Literal["apsber", "eiger1", "eiger2", "jungfrau"] = "apsber"
+    codec: Literal["none", "bslz4", "lz4"] = "none"
+    channels: PositiveInt = 1
+    module_grid: tuple[PositiveInt, PositiveInt] = (1, 1)
     ring_megabytes: PositiveInt = 128
     high_water_mark: PositiveInt = 256
     series_timeout_s: PositiveFloat = 10.0

@@ -8,6 +8,7 @@ from apsber_bluesky.processing._engines import (
     required_bytes,
 )
 from apsber_bluesky.processing._filters import FILTER_NAMES
+from apsber_bluesky.processing._jungfrau_energy import jungfrau_energy, pedestal_from_frames
 from apsber_bluesky.processing._normalise import MINIMUM_TRANSMISSION, Normaliser, normalise
 from apsber_bluesky.processing._references import average_reference, bad_pixels
 from apsber_bluesky.processing._weights import angular_weights
@@ -23,7 +24,9 @@ __all__ = [
     "create_engine",
     "engine_names",
     "find_centre",
+    "jungfrau_energy",
     "normalise",
+    "pedestal_from_frames",
     "reconstruct",
     "required_bytes",
 ]

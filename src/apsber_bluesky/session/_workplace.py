@@ -158,7 +158,7 @@ class Workplace:
                 "frame_address": self._frame_address(),
                 "data_root": data_root,
                 "ring_descriptor": ring,
-                "high_water_mark": profile.streaming.high_water_mark,
+                "streaming": profile.streaming.model_dump(mode="json"),
             },
         )
         self.tiled_uri = str(self._ready("catalog")["uri"])

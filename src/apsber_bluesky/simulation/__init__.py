@@ -1,15 +1,44 @@
 """The simulated beamline: a real EPICS IOC in its own process, whose images are physics."""
 
+from typing import TYPE_CHECKING, Any
+
 from apsber_bluesky.simulation._detector import Detector
+from apsber_bluesky.simulation._eiger_dcu import EigerDcu, EigerFault
+from apsber_bluesky.simulation._eiger_series import EigerSeries
 from apsber_bluesky.simulation._named_phantoms import PHANTOMS, make_phantom
 from apsber_bluesky.simulation._phantoms import Ellipsoid, Phantom
 from apsber_bluesky.simulation._recorded import RecordedScan
+from apsber_bluesky.simulation._sls_receiver import SlsReceiver, StreamFaults
+
+if TYPE_CHECKING:
+    from apsber_bluesky.simulation._pva_detector import PvaDetector
+    from apsber_bluesky.simulation._xspress3 import Xspress3
 
 __all__ = [
     "PHANTOMS",
     "Detector",
+    "EigerDcu",
+    "EigerFault",
+    "EigerSeries",
     "Ellipsoid",
     "Phantom",
+    "PvaDetector",
     "RecordedScan",
+    "SlsReceiver",
+    "StreamFaults",
+    "Xspress3",
     "make_phantom",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # These import p4p, which who only wants a phantom does without.
+    if name == "PvaDetector":
+        from apsber_bluesky.simulation._pva_detector import PvaDetector
+
+        return PvaDetector
+    if name == "Xspress3":
+        from apsber_bluesky.simulation._xspress3 import Xspress3
+
+        return Xspress3
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from apsber_bluesky.core import FrameError, SeriesBooks, SeriesRequest
-from apsber_bluesky.streaming._series_messages import Frame, Message, SeriesEnd, SeriesStart
+from apsber_bluesky.streaming._series_messages import Codec, Frame, Message, SeriesEnd, SeriesStart
 
 
 class FrameStore(Protocol):
@@ -25,19 +25,29 @@ class Series:
     Attributes
     ----------
     number : int
-        The series' number on the wire.
+        The receiver's number of the series.
     request : SeriesRequest
         What was announced by the plan.
     first_index : int
         Place of its first frame in the stream.
+    channels : int
+        Images that make up a frame.
+    codec : {"none", "bslz4", "lz4"}
+        How the detector was to compress them.
+    source : int or None
+        The series' number on the wire; None until a detector that counts for itself begins.
     """
 
     number: int
     request: SeriesRequest
     first_index: int
+    channels: int = 1
+    codec: Codec = "none"
+    source: int | None = None
     started: bool = False
     ended: bool = False
     seen: set[int] = field(default_factory=set)
+    images: set[tuple[int, int]] = field(default_factory=set)
     duplicated: int = 0
     refused: int = 0
     last_message_s: float = field(default_factory=time.monotonic)
@@ -80,10 +90,13 @@ class Series:
         FrameError
             If the message does not belong here; a frame so refused is counted.
         """
-        if message.series != self.number:
+        if self.source is None and isinstance(message, SeriesStart):
+            self.source = message.series
+        if message.series != self.source:
             self.refused += isinstance(message, Frame)
             raise FrameError(
-                f"message of series {message.series} while series {self.number} is armed"
+                f"message of series {message.series} while series"
+                f" {self.number if self.source is None else self.source} is armed"
             )
         self.last_message_s = time.monotonic()
         match message:
@@ -107,6 +120,11 @@ class Series:
                 f"series {start.series} announces {got.num_frames} frames, the plan asked for"
                 f" {wanted.num_frames}"
             )
+        if len(got.channels) != self.channels:
+            raise FrameError(
+                f"series {start.series} has {len(got.channels)} images per frame"
+                f" ({', '.join(got.channels)}), streaming.channels is {self.channels}"
+            )
 
     def _take_frame(self, frame: Frame, store: FrameStore) -> None:
         request = self.request
@@ -116,15 +134,25 @@ class Series:
         if frame.number >= request.num_frames:
             self.refused += 1
             raise FrameError(f"frame {frame.number} of a series of {request.num_frames}")
-        if frame.number in self.seen:
+        image = (frame.number, frame.channel)
+        if image in self.images:
             self.duplicated += 1
             return
-        size = self.frame_bytes
-        if len(frame.pixels) != size:
+        if frame.codec not in ("none", self.codec):
             self.refused += 1
-            raise FrameError(f"frame {frame.number} has {len(frame.pixels)} bytes, not {size}")
+            raise FrameError(
+                f"frame {frame.number} is compressed as {frame.codec!r}, streaming.codec is"
+                f" {self.codec!r}"
+            )
+        if frame.codec == "none" and len(frame.pixels) != self.frame_bytes:
+            self.refused += 1
+            raise FrameError(
+                f"frame {frame.number} has {len(frame.pixels)} bytes, not {self.frame_bytes}"
+            )
         store(request.stream, self.first_index + frame.number, frame)
-        self.seen.add(frame.number)
+        self.images.add(image)
+        if all((frame.number, channel) in self.images for channel in range(self.channels)):
+            self.seen.add(frame.number)
 
     @property
     def frame_bytes(self) -> int:

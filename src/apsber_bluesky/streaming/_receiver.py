@@ -28,8 +28,10 @@ from apsber_bluesky.core import (
     SeriesBooks,
     SeriesRequest,
     StorageError,
+    StreamingSettings,
 )
 from apsber_bluesky.streaming._assembler import Series
+from apsber_bluesky.streaming._formats import wire_format
 from apsber_bluesky.streaming._messages import (
     MAXIMUM_MESSAGE_BYTES,
     bound_address,
@@ -37,9 +39,14 @@ from apsber_bluesky.streaming._messages import (
     unpack_message,
 )
 from apsber_bluesky.streaming._ring import FrameRing, frame_tag, stream_key
-from apsber_bluesky.streaming._series_messages import MAXIMUM_FRAME_BYTES, Frame
+from apsber_bluesky.streaming._series_messages import (
+    MAXIMUM_FRAME_BYTES,
+    Frame,
+    FrameReader,
+    Message,
+)
 from apsber_bluesky.streaming._spool import Spool, dataset_path
-from apsber_bluesky.streaming._wire import MAXIMUM_HEADER_BYTES, parse
+from apsber_bluesky.streaming._wire import MAXIMUM_HEADER_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +66,8 @@ class Receiver:
         Folder below which runs are kept.
     ring : FrameRing
         Where consumers find the newest frames.
-    high_water_mark : int
-        Frames that may wait in the socket.
+    settings : StreamingSettings
+        What the detector speaks, and how many frames may wait in the socket.
     report : callable
         Called with (run uid, stream, received, expected) when more frames are on disk.
 
@@ -81,18 +88,24 @@ class Receiver:
         data_root: Path,
         ring: FrameRing,
         *,
-        high_water_mark: int = 256,
+        settings: StreamingSettings | None = None,
         report: Callable[[str, str, int, int], None] | None = None,
     ) -> None:
         self._data_root = data_root
         self._ring = ring
         self._report = report or (lambda *_: None)
+        self._settings = settings or StreamingSettings()
+        self._format = wire_format(self._settings.format)
+        self._reader: FrameReader | None = None
         self._context = zmq.Context()
-        self._frames = self._context.socket(zmq.PULL)
-        self._frames.rcvhwm = high_water_mark
+        self._frames = self._context.socket(self._format.socket_type)
+        self._frames.rcvhwm = self._settings.high_water_mark
         self._frames.maxmsgsize = MAXIMUM_FRAME_BYTES + MAXIMUM_HEADER_BYTES
+        if self._format.socket_type == zmq.SUB:
+            self._frames.subscribe(b"")
         try:
-            self._frames.connect(frame_address)
+            for address in frame_address.split(","):
+                self._frames.connect(address.strip())
         except zmq.ZMQError as error:
             self._frames.close(0)
             self._context.term()
@@ -134,15 +147,25 @@ class Receiver:
                 parts = self._frames.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return
-            try:
-                message = parse([part.buffer for part in parts])
-                if self._series is None:
-                    raise FrameError(f"message of series {message.series} while none is armed")
-                self._series.take(message, self._store)
-            except FrameError as error:
-                logger.warning("refused: %s", error)
-            except StorageError as error:
-                self._note(error)
+            series, reader = self._series, self._reader
+            if series is None or reader is None:
+                logger.warning("refused: a message came while no series is armed")
+                continue
+            for message in self._read(reader, series, [part.buffer for part in parts]):
+                try:
+                    series.take(message, self._store)
+                except FrameError as error:
+                    logger.warning("refused: %s", error)
+                except StorageError as error:
+                    self._note(error)
+
+    def _read(self, reader: FrameReader, series: Series, parts: list[memoryview]) -> list[Message]:
+        try:
+            return reader.read(parts)
+        except FrameError as error:
+            logger.warning("refused: %s", error)
+            series.refused += 1
+            return []
 
     def _note(self, failure: StorageError) -> None:
         """Tell whoever waits for the series; one line in the log is enough for a full disk."""
@@ -154,7 +177,9 @@ class Receiver:
         if self._spool is None:
             raise FrameError(f"frame {frame.number} without an open spool")
         self._spool.write(stream, index, frame)
-        self._ring.put(frame_tag(self._stream_key, index), frame.pixels)
+        # Consumers of compressed frames read the spool, which decodes in their own process.
+        if frame.codec == "none" and frame.channel == 0:
+            self._ring.put(frame_tag(self._stream_key, index), frame.pixels)
         self._pending += 1
 
     def _flush(self) -> None:
@@ -200,8 +225,11 @@ class Receiver:
             logger.warning("run %s was never closed", self._spool.request.run_uid)
             self._close_spool()
         number = self._series_count + 1
-        series = Series(number, request, first_index=0)
-        self._check_space(request.num_frames * series.frame_bytes)
+        settings = self._settings
+        series = Series(number, request, 0, settings.channels, settings.codec)
+        series.source = number if self._format.repeats_number else None
+        reader = self._format.make_reader(request, settings)
+        self._check_space(request.num_frames * series.frame_bytes * settings.channels)
         if self._spool is None:
             self._open(request, proposal, series.frame_bytes)
         spool = self._spool
@@ -215,7 +243,7 @@ class Receiver:
                 " that began with others; take one frame size and dtype per run"
             )
         series.first_index = spool.extend(request.stream, request.num_frames)
-        self._series, self._series_count = series, number
+        self._series, self._series_count, self._reader = series, number, reader
         self._stream_key = stream_key(request.run_uid, request.stream)
         return {
             "uri": f"file://localhost{quote(str(spool.path.absolute()))}",
@@ -242,7 +270,8 @@ class Receiver:
         folder = RunFolder.of(self._data_root, proposal, request.run_uid).create()
         self._ledger = RunLedger(folder.ledger, create=True)
         self._ledger.set_state(RunState.ACQUIRING)
-        self._spool = Spool(folder.raw, request)
+        settings = self._settings
+        self._spool = Spool(folder.raw, request, codec=settings.codec, channels=settings.channels)
         self._ring.shape_for(frame_bytes)
         self._books = {}
         self._failure = None

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from apsber_bluesky.core import ApsberError, die_with_parent
+from apsber_bluesky.core import ApsberError, StreamingSettings, die_with_parent
 from apsber_bluesky.streaming._messages import Outbox
 from apsber_bluesky.streaming._receiver import Receiver
 from apsber_bluesky.streaming._ring import FrameRing
@@ -20,8 +20,8 @@ def main() -> int:
     """Serve until SIGTERM.
 
     Standard input holds one JSON object: ``parent_pid``, ``frame_address``, ``data_root``,
-    ``ring_descriptor``, ``status_address`` and ``high_water_mark``. The ready line on standard
-    output holds ``control_address``.
+    ``ring_descriptor``, ``status_address`` and the settings ``streaming``. The ready line on
+    standard output holds ``control_address``.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
@@ -49,7 +49,7 @@ def main() -> int:
             settings["frame_address"],
             Path(settings["data_root"]),
             ring,
-            high_water_mark=settings["high_water_mark"],
+            settings=StreamingSettings(**settings["streaming"]),
             report=report,
         )
         print(json.dumps({"ready": True, "control_address": receiver.control_address}), flush=True)  # noqa: T201

@@ -58,7 +58,7 @@ def refused(outcome, *words):
         assert word in err
 
 
-COMMANDS = ["demo", "simulate", "run", "status", "show"]
+COMMANDS = ["demo", "simulate", "keys", "run", "relay", "status", "frames", "show"]
 
 
 @pytest.mark.parametrize("words", [[], *[[command] for command in COMMANDS]])
@@ -205,6 +205,20 @@ def test_one_run_is_told_with_its_frames_stages_and_products(apsber, make_run):
         ("centre", "done"),
         ("publish", "running"),
     ]
+
+
+def test_the_frames_of_a_run_are_accounted_for_and_missing_ones_named(apsber, make_run):
+    folder = make_run("aaaa-1", 1e9)
+    with RunLedger(folder.ledger) as ledger:
+        lost = [0, 3, 4, 5, 8]
+        ledger.set_books("primary", SeriesBooks(9, 5, 4, 4, duplicated=1, missing=lost))
+    status, out, _ = apsber("frames", "aaaa")
+    assert status == 0
+    assert "0, 3-5, 8" in out
+    _, out, _ = apsber("frames", "aaaa", "--json")
+    value = json.loads(out)
+    assert (value["expected"], value["written"]) == (13, 8)
+    assert value["streams"]["primary"]["missing"] == lost
 
 
 def test_the_picture_of_a_run_is_shown_and_copied(apsber, make_run, tmp_path):

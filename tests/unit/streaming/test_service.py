@@ -57,7 +57,7 @@ def start(tmp_path, ring_descriptor, inbox):
                 "data_root": str(tmp_path),
                 "ring_descriptor": ring_descriptor,
                 "status_address": inbox.address,
-                "high_water_mark": 16,
+                "streaming": {"high_water_mark": 16},
                 **changes,
             }
             process.stdin.write(json.dumps(settings).encode() + b"\n")
@@ -160,7 +160,7 @@ def test_the_receiver_ends_when_its_session_is_killed(tmp_path, ring_descriptor,
         "data_root": str(tmp_path),
         "ring_descriptor": ring_descriptor,
         "status_address": inbox.address,
-        "high_water_mark": 16,
+        "streaming": {"high_water_mark": 16},
     }
     with subprocess.Popen(
         [sys.executable, "-c", PARENT],
