@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from p4p.client.thread import Disconnected
 
 from apsber_bluesky.core import FrameError, InputError
-from apsber_bluesky.simulation._pva_detector import CODECS, PvaDetector, encode_pixels
 from apsber_bluesky.simulation import StreamFaults
+from apsber_bluesky.simulation._pva_detector import CODECS, PvaDetector, encode_pixels
 from apsber_bluesky.simulation._xspress3 import BINS, Xspress3
 from apsber_bluesky.streaming._ntndarray import NtndarrayReader
 from apsber_bluesky.streaming._relay import PvaMonitor

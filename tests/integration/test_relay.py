@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from apsber_bluesky.core import DEFAULT_PROPOSAL, InputError, RunFolder, SeriesRequest, ServiceError
-from apsber_bluesky.simulation import PvaDetector
-from apsber_bluesky.simulation import StreamFaults
+from apsber_bluesky.simulation import PvaDetector, StreamFaults
 from apsber_bluesky.simulation._xspress3 import BINS, Xspress3
 from apsber_bluesky.streaming import FrameRing, Receiver, ReceiverClient, create_ring_memory
 from apsber_bluesky.streaming._ntndarray import NtndarrayReader
@@ -23,9 +22,7 @@ from apsber_bluesky.streaming._relay import Relay
 
 ROWS, COLUMNS = 11, 19
 QUEUE = 128
-COMMAND = (
-    "from apsber_bluesky.cli import main; main()"
-)
+COMMAND = "from apsber_bluesky.cli import main; main()"
 
 
 def images_of(count):

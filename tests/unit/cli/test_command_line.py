@@ -10,7 +10,6 @@ import pytest
 
 from apsber_bluesky import __version__
 from apsber_bluesky.cli import main
-from apsber_bluesky.cli._output import Output
 from apsber_bluesky.cli._plan_arguments import bind, find_plan, parse_arguments
 from apsber_bluesky.core import (
     InputError,
@@ -38,7 +37,6 @@ def apsber(monkeypatch, capsys, tmp_path):
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["apsber", *map(str, words)])
-        monkeypatch.setattr(Output, "_has_result", False)
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()

@@ -11,7 +11,6 @@ import typer
 
 from apsber_bluesky.cli import _app
 from apsber_bluesky.cli._command_keys import keys
-from apsber_bluesky.cli._output import Output
 
 
 @pytest.fixture
@@ -26,7 +25,6 @@ def apsber_keys(monkeypatch, capsys, tmp_path):
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["apsber", "keys", *map(str, words)])
-        monkeypatch.setattr(Output, "_has_result", False)
         with pytest.raises(SystemExit) as ended:
             _app.main()
         out, err = capsys.readouterr()
