@@ -49,7 +49,7 @@ from apsber_bluesky.core._frames import (
     StreamName,
 )
 from apsber_bluesky.core._ledger import RunLedger, RunState, StageEntry
-from apsber_bluesky.core._processes import die_with_parent, forgo_real_time
+from apsber_bluesky.core._processes import begin_service, die_with_parent, forgo_real_time
 from apsber_bluesky.core._protocols import (
     Cancellation,
     FrameConsumer,
@@ -113,6 +113,7 @@ __all__ = [
     "array_checksum",
     "atomic_directory",
     "atomic_file",
+    "begin_service",
     "check_folder_name",
     "die_with_parent",
     "explain_disk_errors",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import logging
 import os
 import signal
 import struct
 import sys
+import threading
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -49,3 +53,27 @@ def die_with_parent(parent_pid: int) -> None:
             raise OSError(ctypes.get_errno(), "prctl failed")
     if os.getppid() != parent_pid:
         raise SystemExit(f"parent process {parent_pid} has already gone")
+
+
+def begin_service() -> tuple[dict[str, Any], threading.Event]:
+    """Do what every process of a session does first, in its main thread.
+
+    It logs to standard error, reads its settings, one JSON object on the first line of standard
+    input with ``parent_pid`` among them, ends with its parent, and leaves Ctrl-C to it.
+
+    Returns
+    -------
+    dict
+        The settings.
+    threading.Event
+        Set by SIGTERM: end in good order.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # One line for each request would be most of a log.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings: dict[str, Any] = json.loads(sys.stdin.readline())
+    die_with_parent(settings["parent_pid"])
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return settings, stop

@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
-from apsber_bluesky.core import ApsberError, die_with_parent
+from apsber_bluesky.core import ApsberError, begin_service
 from apsber_bluesky.session._catalog_client import connect_catalog
 from apsber_bluesky.storage import RAW_CONTAINER, EmbeddedTiled, prepare_catalog
 from apsber_bluesky.streaming import Inbox, Outbox
@@ -36,15 +34,9 @@ def main() -> int:
     ``backup_directory``, ``status_address`` and ``api_key``. The ready line on standard output
     holds ``uri`` and ``inbox_address``.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    settings: dict[str, Any] = json.loads(sys.stdin.readline())
-    die_with_parent(settings["parent_pid"])
+    settings, stop = begin_service()
     # The catalogue catches up when the scan leaves it time.
     os.nice(_NICENESS)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         if settings["uri"]:
             prepare_catalog(settings["uri"])

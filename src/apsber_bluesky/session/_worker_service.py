@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import queue
-import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from apsber_bluesky.core import (
     AnalysisSettings,
     ProcessingSettings,
-    die_with_parent,
+    begin_service,
 )
 from apsber_bluesky.pipeline import (
     Assess,
@@ -79,15 +77,9 @@ def main() -> int:
     ``tiled_uri``, ``ring_descriptor``, ``status_address`` and the settings ``processing`` and
     ``analysis``. The ready line on standard output holds ``inbox_address``.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    settings: dict[str, Any] = json.loads(sys.stdin.readline())
-    die_with_parent(settings["parent_pid"])
+    settings, stop = begin_service()
     # Reconstruction may fall behind and catch up from the spool; RunEngine and receiver may not.
     os.nice(_NICENESS)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = Outbox(settings["status_address"])
     ring = FrameRing(settings["ring_descriptor"])
     inbox = Inbox()

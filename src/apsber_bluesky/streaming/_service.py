@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
-import sys
-import threading
 from pathlib import Path
-from typing import Any
 
-from apsber_bluesky.core import ApsberError, StreamingSettings, die_with_parent
+from apsber_bluesky.core import ApsberError, StreamingSettings, begin_service
 from apsber_bluesky.streaming._messages import Outbox
 from apsber_bluesky.streaming._receiver import Receiver
 from apsber_bluesky.streaming._ring import FrameRing
@@ -23,12 +18,7 @@ def main() -> int:
     ``ring_descriptor``, ``status_address`` and the settings ``streaming``. The ready line on
     standard output holds ``control_address``.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    settings: dict[str, Any] = json.loads(sys.stdin.readline())
-    die_with_parent(settings["parent_pid"])
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings, stop = begin_service()
     status = Outbox(settings["status_address"])
 
     def report(run_uid: str, stream: str, received: int, expected: int) -> None:
