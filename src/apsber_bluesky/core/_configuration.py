@@ -128,6 +128,11 @@ class StreamingSettings(_Settings):
         Frames that may wait in the receiver's socket.
     series_timeout_s : float
         How long a series may be silent [s] before its missing frames are given up.
+    fan_out_address : str or None
+        ZMQ address at which consumers on other computers get frames, e.g. ``tcp://0.0.0.0:5601``;
+        None serves nobody.
+    fan_out_encrypted : bool
+        Whether only consumers with an allowed key get them (``apsber keys``).
     """
 
     frame_address: str = "auto"
@@ -138,6 +143,8 @@ class StreamingSettings(_Settings):
     ring_megabytes: PositiveInt = 128
     high_water_mark: PositiveInt = 256
     series_timeout_s: PositiveFloat = 10.0
+    fan_out_address: str | None = None
+    fan_out_encrypted: bool = True
 
 
 class ProcessingSettings(_Settings):

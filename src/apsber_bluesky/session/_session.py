@@ -145,6 +145,12 @@ class Session:
         return self._workplace.tiled_uri
 
     @property
+    def fan_out_address(self) -> str | None:
+        """Where consumers on other computers get frames; None if the profile serves nobody."""
+        address: str | None = self._workplace.services["worker"].answer["fan_out_address"]
+        return address
+
+    @property
     def beamline(self) -> dict[str, Any]:
         """What the simulated beamline says of itself; empty at a real one."""
         return self._workplace.beamline

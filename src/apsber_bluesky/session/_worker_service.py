@@ -12,7 +12,9 @@ from typing import Any
 
 from apsber_bluesky.core import (
     AnalysisSettings,
+    ApsberError,
     ProcessingSettings,
+    StreamingSettings,
     begin_service,
 )
 from apsber_bluesky.pipeline import (
@@ -23,6 +25,7 @@ from apsber_bluesky.pipeline import (
     Stage,
     TomographyPipeline,
 )
+from apsber_bluesky.session._fan_out import serve_fan_out
 from apsber_bluesky.session._remote_consumer import deliver
 from apsber_bluesky.session._storage_stages import (
     Archive,
@@ -30,7 +33,7 @@ from apsber_bluesky.session._storage_stages import (
     WriteRecord,
     open_volume_writer,
 )
-from apsber_bluesky.streaming import FrameRing, Inbox, Outbox, RingOrFileSource
+from apsber_bluesky.streaming import FanOut, FrameRing, Inbox, Outbox, RingOrFileSource
 
 logger = logging.getLogger(__name__)
 
@@ -74,15 +77,29 @@ def main() -> int:
     """Serve until SIGTERM.
 
     Standard input holds one JSON object: ``parent_pid``, ``data_root``, ``archive_root``,
-    ``tiled_uri``, ``ring_descriptor``, ``status_address`` and the settings ``processing`` and
-    ``analysis``. The ready line on standard output holds ``inbox_address``.
+    ``tiled_uri``, ``keys``, ``ring_descriptor``, ``status_address`` and the settings ``streaming``,
+    ``processing`` and ``analysis``. The ready line on standard output holds ``inbox_address`` and
+    ``fan_out_address``.
     """
     settings, stop = begin_service()
     # Reconstruction may fall behind and catch up from the spool; RunEngine and receiver may not.
     os.nice(_NICENESS)
-    status = Outbox(settings["status_address"])
     ring = FrameRing(settings["ring_descriptor"])
-    inbox = Inbox()
+    streaming = StreamingSettings(**settings["streaming"])
+    try:
+        with serve_fan_out(streaming, Path(settings["keys"]), ring) as fan_out:
+            return _serve(settings, stop, ring, fan_out)
+    except ApsberError as error:
+        print(json.dumps({"ready": False, "error": str(error)}), flush=True)  # noqa: T201
+        return 1
+    finally:
+        ring.close()
+
+
+def _serve(
+    settings: dict[str, Any], stop: threading.Event, ring: FrameRing, fan_out: FanOut | None
+) -> int:
+    status, inbox = Outbox(settings["status_address"]), Inbox()
     pipeline = TomographyPipeline(
         Path(settings["data_root"]),
         RingOrFileSource(ring),
@@ -93,15 +110,23 @@ def main() -> int:
     work: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     thread = threading.Thread(target=_process, args=(work, pipeline, stop), name="pipeline")
     thread.start()
-    print(json.dumps({"ready": True, "inbox_address": inbox.address}), flush=True)  # noqa: T201
+    ready = {
+        "ready": True,
+        "inbox_address": inbox.address,
+        "fan_out_address": fan_out.address if fan_out else None,
+    }
+    print(json.dumps(ready), flush=True)  # noqa: T201
     while not stop.is_set() and thread.is_alive():
         message = inbox.receive(timeout_s=0.1)
         if message is None:
             continue
         if message["type"] == "cancel":
             pipeline.cancel()
-        else:
-            work.put(message)
+            continue
+        # Remote consumers do not wait for the pipeline.
+        if fan_out is not None:
+            deliver(message, fan_out)
+        work.put(message)
     failed = not stop.is_set()
     pipeline.cancel()
     work.put(None)
@@ -109,7 +134,6 @@ def main() -> int:
     pipeline.close()
     status.close()
     inbox.close()
-    ring.close()
     return int(failed)
 
 

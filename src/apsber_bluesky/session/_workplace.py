@@ -170,6 +170,8 @@ class Workplace:
                 "archive_root": str(profile.archive_root) if profile.storage.archive else None,
                 "tiled_uri": self.tiled_uri,
                 "ring_descriptor": ring,
+                "keys": str(self.own / "keys"),
+                "streaming": profile.streaming.model_dump(mode="json"),
                 "processing": profile.processing.model_dump(mode="json"),
                 "analysis": profile.analysis.model_dump(mode="json"),
             },

@@ -150,7 +150,7 @@ def _decompress(pixels: memoryview, codec: Codec, itemsize: int) -> bytes:
     try:
         # The detector maker's own decoder takes a third of the time, but must be compiled where it
         # is installed (extra "eiger"). It is not needed by who only stores frames.
-        from dectris.compression import decompress  # type: ignore[import-untyped, unused-ignore]
+        from dectris.compression import decompress
     except ImportError:
         return _decompress_with_hdf5(pixels, codec, itemsize)
     try:
