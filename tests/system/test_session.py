@@ -73,6 +73,8 @@ with start("simulated", small) as s:
     found = list(s.processed.search(Key("sample") == "a"))
     raw = np.asarray(run["primary"]["camera_image"][5])
     table = broker[uids[1]].table()
+    read = np.asarray(list(broker[uids[0]].data("camera_image")))
+    processed = s.processed[uids[0]]["volume"]
     print("RESULT", json.dumps({
         "uids": uids,
         "states": [x["state"] for x in summaries],
@@ -83,9 +85,10 @@ with start("simulated", small) as s:
                          for name in ("darks", "flats", "primary")},
         "projection_has_counts": bool(raw.any()),
         "found": found,
-        "volume_mean": float(s.processed[uids[0]]["volume"].read().mean()),
+        "volume_mean": float(processed.read().mean()),
         "documents": [sorted(c) for c in counted],
         "angles": [round(float(a), 3) for a in table["rotation"]],
+        "broker_frames": [list(read.shape), bool(np.array_equal(read[5], raw))],
         "broker_start": broker[-1].start["plan_name"],
         "baseline": sorted(run["baseline"].read()),
         "start": {k: starts[0][k] for k in
@@ -149,3 +152,4 @@ def test_processed_volume_is_found_by_sample_and_through_databroker(session):
     assert session["found"] == [session["uids"][0]]
     assert session["volume_mean"] > 0
     assert session["broker_start"] == "step_tomography"
+    assert session["broker_frames"] == [[24, 24, 40], True]
