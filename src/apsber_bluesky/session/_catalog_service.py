@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apsber_bluesky.core import ApsberError, begin_service
-from apsber_bluesky.session._catalog_client import connect_catalog
-from apsber_bluesky.storage import RAW_CONTAINER, EmbeddedTiled, prepare_catalog
+from apsber_bluesky.storage import RAW_CONTAINER, EmbeddedTiled, connect_catalog, prepare_catalog
 from apsber_bluesky.streaming import Inbox, Outbox
 
 logger = logging.getLogger(__name__)

@@ -158,7 +158,7 @@ class Session:
     @property
     def _root(self) -> Any:
         if self._catalog is None:
-            from apsber_bluesky.session._catalog_client import connect_catalog
+            from apsber_bluesky.storage import connect_catalog
 
             self._catalog = connect_catalog(self._workplace.tiled_uri)
         return self._catalog

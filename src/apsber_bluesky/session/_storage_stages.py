@@ -7,7 +7,13 @@ from typing import Any
 
 from apsber_bluesky.core import RunFolder
 from apsber_bluesky.pipeline import RunContext
-from apsber_bluesky.storage import VolumeWriter, archive_run, publish_run, write_nexus
+from apsber_bluesky.storage import (
+    VolumeWriter,
+    archive_run,
+    connect_catalog,
+    publish_run,
+    write_nexus,
+)
 
 
 def open_volume_writer(
@@ -84,8 +90,6 @@ class Publish:
 
     def run(self, context: RunContext) -> None:
         """Register volume, record and quality numbers."""
-        from apsber_bluesky.session._catalog_client import connect_catalog
-
         if self._client is None:
             self._client = connect_catalog(self._uri)
         findings = context.findings

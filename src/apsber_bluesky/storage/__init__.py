@@ -1,6 +1,7 @@
 """What is kept of a run: NeXus record, volume, verified second copy, catalogue."""
 
 from apsber_bluesky.storage._archive import MANIFEST_NAME, archive_run, verify_copy
+from apsber_bluesky.storage._catalog_client import connect_catalog
 from apsber_bluesky.storage._embedded_tiled import (
     PROCESSED_CONTAINER,
     RAW_CONTAINER,
@@ -23,6 +24,7 @@ __all__ = [
     "VolumeInfo",
     "VolumeWriter",
     "archive_run",
+    "connect_catalog",
     "open_volume",
     "prepare_catalog",
     "publish_run",

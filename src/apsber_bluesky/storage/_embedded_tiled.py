@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from apsber_bluesky.core import ServiceError, explain_disk_errors
+from apsber_bluesky.storage._catalog_client import connect_catalog
 
 if TYPE_CHECKING:
     from tiled.server import SimpleTiledServer
@@ -157,15 +158,10 @@ def prepare_catalog(uri: str) -> None:
         If nobody answers there, or the key may not write.
     """
     import httpx
-    from tiled.client import from_uri
     from tiled.client.utils import ClientError
     from tiled.structures.core import Spec
 
-    where = uri.partition("?")[0]
-    try:
-        client: Any = from_uri(uri)
-    except (httpx.HTTPError, ClientError, RuntimeError) as error:
-        raise ServiceError(f"cannot connect to the catalogue at {where}: {error}") from error
+    client = connect_catalog(uri)
     try:
         if RAW_CONTAINER not in client:
             # Version 3 is what makes the catalogue searchable by TimeRange, PartialUID, ScanID.
@@ -175,6 +171,7 @@ def prepare_catalog(uri: str) -> None:
         if PROCESSED_CONTAINER not in client:
             client.create_container(PROCESSED_CONTAINER)
     except (httpx.HTTPError, ClientError) as error:
+        where = uri.partition("?")[0]
         raise ServiceError(f"cannot prepare the catalogue at {where}: {error}") from error
     finally:
         client.context.close()

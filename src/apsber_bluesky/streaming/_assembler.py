@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,6 +35,8 @@ class Series:
         How the detector was to compress them.
     source : int or None
         The series' number on the wire; None until a detector that counts for itself begins.
+    contiguous : int
+        Frames from the first on without a gap; kept, for it is asked for all the time.
     """
 
     number: int
@@ -48,22 +49,14 @@ class Series:
     ended: bool = False
     seen: set[int] = field(default_factory=set)
     images: set[tuple[int, int]] = field(default_factory=set)
+    contiguous: int = 0
     duplicated: int = 0
     refused: int = 0
-    last_message_s: float = field(default_factory=time.monotonic)
 
     @property
     def complete(self) -> bool:
         """Whether every frame has come."""
         return len(self.seen) == self.request.num_frames
-
-    @property
-    def contiguous(self) -> int:
-        """Frames from the first on without a gap."""
-        count = len(self.seen)
-        if count and max(self.seen) == count - 1:
-            return count
-        return next(i for i in range(count + 1) if i not in self.seen)
 
     @property
     def missing(self) -> list[int]:
@@ -98,7 +91,6 @@ class Series:
                 f"message of series {message.series} while series"
                 f" {self.number if self.source is None else self.source} is armed"
             )
-        self.last_message_s = time.monotonic()
         match message:
             case SeriesStart():
                 self._check_start(message)
@@ -153,6 +145,8 @@ class Series:
         self.images.add(image)
         if all((frame.number, channel) in self.images for channel in range(self.channels)):
             self.seen.add(frame.number)
+            while self.contiguous in self.seen:
+                self.contiguous += 1
 
     @property
     def frame_bytes(self) -> int:
