@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apsber_bluesky.analysis._limits import metric
-from apsber_bluesky.core import FrameBooks, InputError, Limits, QualityMetric, SeriesBooks
+from apsber_bluesky.core import (
+    FrameBooks,
+    InputError,
+    Limits,
+    QualityMetric,
+    SeriesBooks,
+    format_ranges,
+)
 
 _NAMED = 5
 
@@ -18,7 +25,7 @@ _NAMED = 5
 def missing_frames(
     books: FrameBooks, *, limits: Mapping[str, Limits] | None = None
 ) -> QualityMetric:
-    """Part of the expected frames that are not on disk.
+    """Part of the expected frames that are not on disk, or not whole.
 
     Parameters
     ----------
@@ -32,10 +39,10 @@ def missing_frames(
     QualityMetric
         ``missing_frames``, from 0 to 1; NaN if no frame was expected. The note names frames.
     """
-    lost = {name: _lost(own) for name, own in books.streams.items()}
-    value = sum(lost.values()) / books.expected if books.expected else math.nan
-    notes = [_name(name, own, lost[name]) for name, own in books.streams.items() if lost[name]]
-    note = "; ".join(notes) if books.expected else "no frames were expected"
+    lost = books.num_missing + books.num_incomplete
+    value = lost / books.expected if books.expected else math.nan
+    notes = [_name(name, own) for name, own in books.streams.items()]
+    note = "; ".join(filter(None, notes)) if books.expected else "no frames were expected"
     return metric(
         "missing_frames", value, unit="1", source="frame accounting", note=note, limits=limits
     )
@@ -78,12 +85,12 @@ def saturated_pixels(
     )
 
 
-def _lost(books: SeriesBooks) -> int:
-    return max(len(books.missing), books.expected - books.written, 0)
-
-
-def _name(stream: str, books: SeriesBooks, lost: int) -> str:
-    numbers = ", ".join(str(number) for number in books.missing[:_NAMED])
-    more = ", ..." if len(books.missing) > _NAMED else ""
-    which = f" ({numbers}{more})" if numbers else ""
-    return f"{lost} of {books.expected} {stream}{which}"
+def _name(stream: str, books: SeriesBooks) -> str:
+    texts = []
+    if books.num_missing:
+        which = f" ({format_ranges(books.missing, _NAMED)})" if books.missing else ""
+        texts.append(f"{books.num_missing} of {books.expected} {stream}{which}")
+    if books.incomplete:
+        which = format_ranges(books.incomplete, _NAMED)
+        texts.append(f"{books.num_incomplete} incomplete {stream} ({which})")
+    return ", ".join(texts)

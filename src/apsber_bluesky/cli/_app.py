@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from apsber_bluesky import __version__
+from apsber_bluesky.cli._command_frames import frames
+from apsber_bluesky.cli._command_gateway import gateway
 from apsber_bluesky.cli._command_keys import keys
 from apsber_bluesky.cli._command_relay import relay
 from apsber_bluesky.cli._command_simulate import simulate
-from apsber_bluesky.cli._commands_look import frames, show, status
+from apsber_bluesky.cli._commands_look import show, status
 from apsber_bluesky.cli._commands_run import demo, run
 from apsber_bluesky.cli._output import Output
 from apsber_bluesky.core import ApsberError, RunCancelled
@@ -44,7 +46,7 @@ def _options(
 
 for group, commands in (
     ("Start", (demo, simulate)),
-    ("Acquire", (run, relay)),
+    ("Acquire", (run, relay, gateway)),
     ("Look", (status, frames, show)),
 ):
     for command in commands:

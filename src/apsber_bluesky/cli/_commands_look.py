@@ -11,20 +11,25 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from apsber_bluesky.cli._live_status import describe_session, print_session
 from apsber_bluesky.cli._output import (
     DataRootOption,
     JsonOption,
     Output,
     ProfileOption,
+    RunArgument,
     profile_with,
-    ranges_of,
 )
 from apsber_bluesky.cli._report import add_paths, quality_table
-from apsber_bluesky.core import FrameBooks, RunFolder, RunLedger, StorageError, find_run, iter_runs
-
-RunArgument = Annotated[
-    str, typer.Argument(help="Run uid, the beginning of one, or 'latest'.", metavar="RUN")
-]
+from apsber_bluesky.core import (
+    FrameBooks,
+    RunFolder,
+    RunLedger,
+    SeriesBooks,
+    StorageError,
+    find_run,
+    iter_runs,
+)
 
 
 def describe_run(folder: RunFolder) -> dict[str, Any]:
@@ -71,14 +76,18 @@ def status(
     data_root: DataRootOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the runs, or tell how far one run is."""
+    """Tell how a running session is doing and list the runs, or tell how far one run is."""
     output = Output(as_json=as_json)
-    root = profile_with(profile, data_root).session.data_root
+    settings = profile_with(profile, data_root)
+    root = settings.session.data_root
     if run is not None:
         value = describe_run(find_run(root, run))
         _print_run(output, value)
         output.result(value)
         return
+    session = describe_session(root, settings.streaming.limits)
+    if session is not None:
+        print_session(output, session)
     runs = [_describe_or_explain(folder) for folder in iter_runs(root)]
     table = Table("run", "scan", "sample", "plan", "state", "frames", "quality", "when", box=None)
     for value in runs:
@@ -94,7 +103,7 @@ def status(
             _when(value["start_time_s"]),
         )
     output.say(table if runs else f"no runs below {root}")
-    output.result({"data_root": str(root), "runs": runs})
+    output.result({"data_root": str(root), "session": session, "runs": runs})
 
 
 def _describe_or_explain(folder: RunFolder) -> dict[str, Any]:
@@ -122,10 +131,13 @@ def _when(seconds: float | None) -> str:
 
 def _print_run(output: Output, value: dict[str, Any]) -> None:
     output.say_title(f"run {value['uid']}", f"{value['state']} {value['reason']}")
-    table = Table("stream", "expected", "received", "written", "used", "missing", box=None)
-    for name, books in value["frames"]["streams"].items():
-        counts = (str(books[key]) for key in ("expected", "received", "written", "used"))
-        table.add_row(name, *counts, str(len(books["missing"])))
+    counts = ("expected", "received", "written", "used")
+    table = Table("stream", *counts, "missing", "incomplete", box=None)
+    for name, plain in value["frames"]["streams"].items():
+        books = SeriesBooks.from_dict(plain)
+        numbers = (getattr(books, count) for count in counts)
+        lost = (books.num_missing, books.num_incomplete)
+        table.add_row(name, *map(str, (*numbers, *lost)))
     output.say(table)
     stages = Table("stage", "state", "seconds", box=None)
     for stage in value["stages"]:
@@ -134,27 +146,6 @@ def _print_run(output: Output, value: dict[str, Any]) -> None:
     output.say(stages)
     for name, path in value["products"].items():
         output.say(f"{name:9} {path}")
-
-
-def frames(
-    run: RunArgument = "latest",
-    profile: ProfileOption = "simulated",
-    data_root: DataRootOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Account for every frame of a run; those that are missing are named."""
-    output = Output(as_json=as_json)
-    folder = find_run(profile_with(profile, data_root).session.data_root, run)
-    with RunLedger(folder.ledger) as ledger:
-        books, state = ledger.books, str(ledger.state)
-    output.say_title(f"run {folder.uid}", state)
-    columns = ("expected", "received", "written", "used", "duplicated", "refused")
-    table = Table("stream", *columns, "missing", box=None)
-    for name, series in books.streams.items():
-        counts = (str(getattr(series, column)) for column in columns)
-        table.add_row(name, *counts, ranges_of(series.missing))
-    output.say(table)
-    output.result({"uid": folder.uid, "state": state, **books.to_dict()})
 
 
 def show(
@@ -178,6 +169,8 @@ def show(
     if output_file is not None:
         shutil.copyfile(figure, output_file)
         figure = str(output_file.absolute())
+    if fault := FrameBooks.from_dict(value["frames"]).fault:
+        output.say(f"incomplete: {fault}")
     output.say(quality_table(value["quality"].get("metrics", [])))
     output.say(f"figure    {figure}")
     output.result({**value, "figure": figure})

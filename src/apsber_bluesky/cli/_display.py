@@ -81,8 +81,14 @@ class RunDisplay:
             case "stage":
                 self._update(message["stage"], message["done"], message["total"])
             case "warning":
-                text = f" {message['stage']}: {message['message']}"
-                self._progress.console.print(Text.assemble(("warning:", "yellow"), text))
+                self._warn(f"{message['stage']}: {message['message']}")
+            case "health" if message["active"]:
+                self._warn(f"frames: {message['message']}")
+            case "health":
+                self._progress.console.print(f"over: {message['message']}", markup=False)
+
+    def _warn(self, text: str) -> None:
+        self._progress.console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
 
     def _update(self, key: str, done: int, total: int) -> None:
         with self._lock:

@@ -11,10 +11,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from apsber_bluesky.core import InputError, Profile, SimulationSettings, load_profile
+from apsber_bluesky.core import (
+    InputError,
+    Profile,
+    SimulationSettings,
+    format_ranges,
+    load_profile,
+)
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", "-p", help="Profile name or YAML file.", metavar="NAME|FILE")
+]
+RunArgument = Annotated[
+    str, typer.Argument(help="Run uid, the beginning of one, or 'latest'.", metavar="RUN")
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")
@@ -98,13 +107,5 @@ def simulated_profile(
 
 
 def ranges_of(numbers: list[int], at_most: int = 20) -> str:
-    """Sorted numbers as ranges, ``3, 7-9``; the first few of them."""
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    texts = [str(low) if low == high else f"{low}-{high}" for low, high in ranges]
-    more = [f"and {len(texts) - at_most} more"] if len(texts) > at_most else []
-    return ", ".join(texts[:at_most] + more) or "none"
+    """Numbers as ranges, ``3, 7-9``; the first few of them."""
+    return format_ranges(numbers, at_most) or "none"

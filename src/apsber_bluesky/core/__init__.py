@@ -1,14 +1,15 @@
 """What everything shares: frames, scans, configuration, provenance, ledger, protocols, errors."""
 
+from apsber_bluesky.core._books import FrameBooks, FrameState, SeriesBooks
 from apsber_bluesky.core._configuration import (
     AnalysisSettings,
+    JungfrauSettings,
     Limits,
     ProcessingSettings,
     Profile,
     SessionSettings,
     SimulationSettings,
     StorageSettings,
-    StreamingSettings,
     TiledSettings,
     load_profile,
     profile_names,
@@ -40,15 +41,14 @@ from apsber_bluesky.core._files import (
 from apsber_bluesky.core._frames import (
     KEY_OF_STREAM,
     STREAM_OF_KEY,
-    FrameBooks,
     FrameRange,
     ImageKey,
-    SeriesBooks,
     SeriesRequest,
     SeriesTicket,
     StreamName,
 )
 from apsber_bluesky.core._ledger import RunLedger, RunState, StageEntry
+from apsber_bluesky.core._number_ranges import MAXIMUM_FRAMES, format_ranges, parse_ranges
 from apsber_bluesky.core._processes import begin_service, die_with_parent, forgo_real_time
 from apsber_bluesky.core._protocols import (
     Cancellation,
@@ -61,11 +61,17 @@ from apsber_bluesky.core._protocols import (
 from apsber_bluesky.core._provenance import PROGRAM, ProcessRecord
 from apsber_bluesky.core._quality import QualityMetric, Verdict, judge
 from apsber_bluesky.core._run_folder import RunFolder, check_folder_name, find_run, iter_runs
+from apsber_bluesky.core._streaming_settings import (
+    GatewaySettings,
+    StreamingLimits,
+    StreamingSettings,
+)
 from apsber_bluesky.core._tomography import DEFAULT_PROPOSAL, RunDescription, TomographyScan
 
 __all__ = [
     "DEFAULT_PROPOSAL",
     "KEY_OF_STREAM",
+    "MAXIMUM_FRAMES",
     "PARTIAL_SUFFIX",
     "PROGRAM",
     "STREAM_OF_KEY",
@@ -81,8 +87,11 @@ __all__ = [
     "FrameRange",
     "FrameReceiver",
     "FrameSource",
+    "FrameState",
+    "GatewaySettings",
     "ImageKey",
     "InputError",
+    "JungfrauSettings",
     "Limits",
     "PlanError",
     "ProcessRecord",
@@ -106,6 +115,7 @@ __all__ = [
     "StorageError",
     "StorageSettings",
     "StreamName",
+    "StreamingLimits",
     "StreamingSettings",
     "TiledSettings",
     "TomographyScan",
@@ -120,9 +130,11 @@ __all__ = [
     "file_checksum",
     "find_run",
     "forgo_real_time",
+    "format_ranges",
     "iter_runs",
     "judge",
     "load_profile",
+    "parse_ranges",
     "profile_names",
     "sync_directory",
     "sync_file",

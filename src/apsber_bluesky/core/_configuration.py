@@ -5,13 +5,10 @@ from __future__ import annotations
 import importlib.resources
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -23,24 +20,15 @@ from pydantic import (
 
 from apsber_bluesky.core._errors import ConfigurationError
 from apsber_bluesky.core._run_folder import check_folder_name
+from apsber_bluesky.core._settings import FolderPath, Settings
+from apsber_bluesky.core._streaming_settings import GatewaySettings, StreamingSettings
 from apsber_bluesky.core._tomography import DEFAULT_PROPOSAL
 
 ENVIRONMENT_DATA_ROOT = "APSBER_DATA_ROOT"
 _MAXIMUM_PROFILE_BYTES = 1 << 20
 
 
-def _expand(path: Path) -> Path:
-    return Path(os.path.expandvars(path)).expanduser()
-
-
-FolderPath = Annotated[Path, AfterValidator(_expand)]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SessionSettings(_Settings):
+class SessionSettings(Settings):
     """Who and where.
 
     Attributes
@@ -68,7 +56,7 @@ class SessionSettings(_Settings):
         return check_folder_name(value, "proposal")
 
 
-class SimulationSettings(_Settings):
+class SimulationSettings(Settings):
     """The simulated beamline; its presence in a profile makes the session start one.
 
     Attributes
@@ -105,49 +93,21 @@ class SimulationSettings(_Settings):
     centre_offset_px: float = 3.25
 
 
-class StreamingSettings(_Settings):
-    """Frames in motion.
+class JungfrauSettings(Settings):
+    """Calibration of a Jungfrau; its presence makes the session reconstruct from energies.
 
     Attributes
     ----------
-    frame_address : str
-        ZMQ address of the detector's frame port; ``auto`` takes the simulated camera's. Several,
-        one for each module of a Jungfrau, are separated by commas.
-    format : {"apsber", "eiger1", "eiger2", "jungfrau"}
-        What the detector speaks there: the suite's own protocol, DECTRIS Stream V1 (legacy) or V2
-        (CBOR), or that of slsReceiver.
-    codec : {"none", "bslz4", "lz4"}
-        How the detector compresses frames; they are stored as they come.
-    channels : int
-        Images per frame: thresholds of an EIGER.
-    module_grid : tuple of int
-        Rows and columns of modules that make up a Jungfrau.
-    ring_megabytes : int
-        Size of the shared-memory ring [MB].
-    high_water_mark : int
-        Frames that may wait in the receiver's socket.
-    series_timeout_s : float
-        How long a series may be silent [s] before its missing frames are given up.
-    fan_out_address : str or None
-        ZMQ address at which consumers on other computers get frames, e.g. ``tcp://0.0.0.0:5601``;
-        None serves nobody.
-    fan_out_encrypted : bool
-        Whether only consumers with an allowed key get them (``apsber keys``).
+    pedestal_file, gain_file : Path
+        HDF5 or NumPy ``.npz`` files with the maps of the three gain stages (see
+        ``apsber_bluesky.processing.read_jungfrau_map``).
     """
 
-    frame_address: str = "auto"
-    format: Literal["apsber", "eiger1", "eiger2", "jungfrau"] = "apsber"
-    codec: Literal["none", "bslz4", "lz4"] = "none"
-    channels: PositiveInt = 1
-    module_grid: tuple[PositiveInt, PositiveInt] = (1, 1)
-    ring_megabytes: PositiveInt = 128
-    high_water_mark: PositiveInt = 256
-    series_timeout_s: PositiveFloat = 10.0
-    fan_out_address: str | None = None
-    fan_out_encrypted: bool = True
+    pedestal_file: FolderPath
+    gain_file: FolderPath
 
 
-class ProcessingSettings(_Settings):
+class ProcessingSettings(Settings):
     """From frames to a volume.
 
     Attributes
@@ -162,6 +122,8 @@ class ProcessingSettings(_Settings):
         Projections per chunk.
     slab_slices : int
         Slices per slab.
+    jungfrau : JungfrauSettings or None
+        Calibration that turns raw frames into energies, if the detector is a Jungfrau.
     """
 
     engine: str = "auto"
@@ -169,16 +131,17 @@ class ProcessingSettings(_Settings):
     centre: float | Literal["auto"] = "auto"
     chunk_projections: PositiveInt = 32
     slab_slices: PositiveInt = 16
+    jungfrau: JungfrauSettings | None = None
 
 
-class Limits(_Settings):
+class Limits(Settings):
     """Limits of one quality number; ``fail < warn`` means that more is better."""
 
     warn: float
     fail: float
 
 
-class AnalysisSettings(_Settings):
+class AnalysisSettings(Settings):
     """Quality control.
 
     Attributes
@@ -190,7 +153,7 @@ class AnalysisSettings(_Settings):
     limits: dict[str, Limits] = Field(default_factory=dict)
 
 
-class TiledSettings(_Settings):
+class TiledSettings(Settings):
     """The catalogue.
 
     Attributes
@@ -205,7 +168,7 @@ class TiledSettings(_Settings):
     api_key_variable: str = "TILED_API_KEY"
 
 
-class StorageSettings(_Settings):
+class StorageSettings(Settings):
     """Where results are kept and served.
 
     Attributes
@@ -224,14 +187,14 @@ class StorageSettings(_Settings):
     tiled: TiledSettings = TiledSettings()
 
 
-class Profile(_Settings):
+class Profile(Settings):
     """A beamline: everything a session needs to know.
 
     Attributes
     ----------
     name : str
         Name of the profile.
-    session, streaming, processing, analysis, storage
+    session, streaming, gateway, processing, analysis, storage
         Settings of each part.
     simulation : SimulationSettings or None
         The simulated beamline, if the profile has one.
@@ -245,6 +208,7 @@ class Profile(_Settings):
     devices: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     simulation: SimulationSettings | None = None
     streaming: StreamingSettings = StreamingSettings()
+    gateway: GatewaySettings = GatewaySettings()
     processing: ProcessingSettings = ProcessingSettings()
     analysis: AnalysisSettings = AnalysisSettings()
     storage: StorageSettings = StorageSettings()

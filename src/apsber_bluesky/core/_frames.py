@@ -1,10 +1,12 @@
-"""Frames: what they are called, how they are numbered and how they are accounted for."""
+"""Frames: what they are called and how they are numbered."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
 
 from apsber_bluesky.core._errors import InputError
 
@@ -78,6 +80,11 @@ class SeriesRequest:
         """What the frames of this series show."""
         return KEY_OF_STREAM[self.stream]
 
+    @property
+    def frame_bytes(self) -> int:
+        """Size of one plain image [byte]."""
+        return self.rows * self.columns * np.dtype(self.dtype).itemsize
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they travel between processes."""
         return asdict(self)
@@ -136,77 +143,3 @@ class FrameRange:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they travel between processes."""
         return asdict(self)
-
-
-@dataclass(slots=True)
-class SeriesBooks:
-    """The books of one stream: every frame is received and written, or named as missing."""
-
-    expected: int = 0
-    received: int = 0
-    written: int = 0
-    used: int = 0
-    duplicated: int = 0
-    refused: int = 0
-    missing: list[int] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every expected frame is on disk."""
-        return self.written == self.expected and not self.missing
-
-
-@dataclass(slots=True)
-class FrameBooks:
-    """The books of a run, one `SeriesBooks` per stream."""
-
-    streams: dict[str, SeriesBooks] = field(default_factory=dict)
-
-    @property
-    def expected(self) -> int:
-        """Frames that the run was to take."""
-        return sum(b.expected for b in self.streams.values())
-
-    @property
-    def received(self) -> int:
-        """Frames that reached the receiver."""
-        return sum(b.received for b in self.streams.values())
-
-    @property
-    def written(self) -> int:
-        """Frames that are on disk."""
-        return sum(b.written for b in self.streams.values())
-
-    @property
-    def used(self) -> int:
-        """Frames that went into the reconstruction."""
-        return sum(b.used for b in self.streams.values())
-
-    @property
-    def complete(self) -> bool:
-        """Whether every expected frame of every stream is on disk."""
-        return all(b.complete for b in self.streams.values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Totals and streams as plain values, as they are stored and travel."""
-        return {
-            "expected": self.expected,
-            "received": self.received,
-            "written": self.written,
-            "used": self.used,
-            "complete": self.complete,
-            "streams": {name: asdict(books) for name, books in self.streams.items()},
-        }
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
-
-        Raises
-        ------
-        InputError
-            If `value` holds no ``streams``.
-        """
-        if "streams" not in value:
-            raise InputError(f"frame books without 'streams': {value!r}")
-        return cls({name: SeriesBooks(**books) for name, books in value["streams"].items()})

@@ -11,14 +11,18 @@ import enum
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from apsber_bluesky.core._errors import StorageError
+import numpy as np
+from numpy.typing import NDArray
+
+from apsber_bluesky.core._books import FrameBooks, FrameState, SeriesBooks
+from apsber_bluesky.core._errors import InputError, StorageError
 from apsber_bluesky.core._files import explain_disk_errors
-from apsber_bluesky.core._frames import FrameBooks, SeriesBooks
+from apsber_bluesky.core._number_ranges import MAXIMUM_FRAMES
 
 _BUSY_TIMEOUT_S = 30.0
 _BUSY_PAUSE_S = 0.02
@@ -33,7 +37,13 @@ CREATE TABLE IF NOT EXISTS stages (
     name TEXT PRIMARY KEY, state TEXT NOT NULL, started_s REAL NOT NULL, finished_s REAL,
     record TEXT
 );
+CREATE TABLE IF NOT EXISTS frames (
+    stream TEXT, page INTEGER, states BLOB NOT NULL, PRIMARY KEY (stream, page)
+) WITHOUT ROWID;
 """
+# Frames in one row of `frames`, a byte each: a chunk that was used changes one small row, and a
+# stream of a million frames has few.
+_PAGE_FRAMES = 4096
 
 
 class RunState(enum.StrEnum):
@@ -102,6 +112,7 @@ class RunLedger:
             _enter_wal_mode(self._connection)
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_SCHEMA)
+            self._connection.create_function("add_states", 2, _add_states, deterministic=True)
         except sqlite3.Error as error:
             self._connection.close()
             raise StorageError(f"cannot open the run ledger {path}: {error}") from error
@@ -124,9 +135,9 @@ class RunLedger:
         except sqlite3.Error as error:
             raise StorageError(f"cannot write the run ledger {self._path}: {error}") from error
 
-    def _fetch(self, query: str) -> list[tuple[Any, ...]]:
+    def _fetch(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(query).fetchall()
+            return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise StorageError(f"cannot read the run ledger {self._path}: {error}") from error
 
@@ -167,17 +178,94 @@ class RunLedger:
         return dict(json.loads(rows[0][0])) if rows else {}
 
     def set_books(self, stream: str, books: SeriesBooks) -> None:
-        """Record the books of a stream."""
+        """Record the books of a stream.
+
+        Receiver and worker both write them and only the worker knows what was used, so that
+        number never becomes less here; see `set_used`.
+        """
         with self._change() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO series VALUES (?, ?)", (stream, json.dumps(asdict(books)))
+                "INSERT INTO series VALUES (?1, ?2) ON CONFLICT (stream) DO UPDATE SET books="
+                "json_set(excluded.books, '$.used', max(coalesce(json_extract(books, '$.used'), 0),"
+                " json_extract(excluded.books, '$.used')))",
+                (stream, json.dumps(books.to_dict())),
+            )
+
+    def set_used(self, stream: str, used: int) -> None:
+        """Record how many frames of a stream were used; its other numbers stay as they are."""
+        with self._change() as connection:
+            connection.execute(
+                "UPDATE series SET books=json_set(books, '$.used', ?) WHERE stream=?",
+                (used, stream),
             )
 
     @property
     def books(self) -> FrameBooks:
         """The books of all streams."""
         rows = self._fetch("SELECT stream, books FROM series")
-        return FrameBooks({stream: SeriesBooks(**json.loads(books)) for stream, books in rows})
+        return FrameBooks({name: SeriesBooks.from_dict(json.loads(own)) for name, own in rows})
+
+    def mark_frames(self, stream: str, state: FrameState, frames: range | Iterable[int]) -> None:
+        """Add a state to frames; those that they have stay.
+
+        Any process may mark any frame at any time: states are added in the database itself, all
+        frames of a call in one transaction.
+
+        Parameters
+        ----------
+        stream : str
+            Bluesky stream.
+        state : FrameState
+            One state or several.
+        frames : range or iterable of int
+            Indices in the stream.
+
+        Raises
+        ------
+        InputError
+            If an index is negative or beyond `MAXIMUM_FRAMES`.
+        StorageError
+            If the ledger cannot be written.
+        """
+        pages = list(_pages(stream, state, frames))
+        with self._change() as connection:
+            connection.executemany(
+                "INSERT INTO frames VALUES (?, ?, ?) ON CONFLICT (stream, page) DO UPDATE"
+                " SET states=add_states(states, excluded.states)",
+                pages,
+            )
+
+    def frame_states(self, stream: str, frames: range | None = None) -> NDArray[np.uint8]:
+        """What has happened to each frame of a stream.
+
+        Parameters
+        ----------
+        stream : str
+            Bluesky stream.
+        frames : range, optional
+            Indices in the stream, in steps of 1; without it all, up to the last frame that is
+            expected or marked.
+
+        Returns
+        -------
+        ndarray of uint8, shape (n,)
+            Sum of the `FrameState` of each frame, 0 for one that nobody has marked. Runs of older
+            versions have only zeros.
+        """
+        first, last = (0, MAXIMUM_FRAMES) if frames is None else (frames.start, frames.stop)
+        rows = self._fetch(
+            "SELECT page, states FROM frames WHERE stream=? AND page BETWEEN ? AND ? ORDER BY page",
+            (stream, first // _PAGE_FRAMES, last // _PAGE_FRAMES),
+        )
+        if frames is None:
+            expected = self.books.streams.get(stream, SeriesBooks()).expected
+            last = max([expected, *(page * _PAGE_FRAMES + len(own) for page, own in rows[-1:])])
+        begin = first // _PAGE_FRAMES * _PAGE_FRAMES
+        states = np.zeros((last // _PAGE_FRAMES + 1) * _PAGE_FRAMES - begin, np.uint8)
+        for page, marked in rows:
+            place = page * _PAGE_FRAMES - begin
+            states[place : place + len(marked)] = np.frombuffer(marked, np.uint8)
+        return states[first - begin : last - begin]
 
     def start_stage(self, name: str) -> None:
         """Record that a stage runs."""
@@ -207,6 +295,34 @@ class RunLedger:
             StageEntry(name, state, started, finished, json.loads(record) if record else None)
             for name, state, started, finished, record in rows
         ]
+
+
+def _pages(
+    stream: str, state: FrameState, frames: range | Iterable[int]
+) -> Iterator[tuple[str, int, bytes]]:
+    """Rows of the table `frames` that mark these frames; a row ends with its last marked frame."""
+    numbers = np.fromiter(frames, np.int64)
+    if not len(numbers):
+        return
+    lowest, highest = int(numbers.min()), int(numbers.max())
+    if lowest < 0 or highest >= MAXIMUM_FRAMES:
+        raise InputError(
+            f"frame {lowest if lowest < 0 else highest} of stream {stream!r} cannot be marked;"
+            f" frames count from 0 to {MAXIMUM_FRAMES - 1}"
+        )
+    numbers.sort()
+    page_of = numbers // _PAGE_FRAMES
+    for own in np.split(numbers, np.flatnonzero(np.diff(page_of)) + 1):
+        page, places = int(own[0] // _PAGE_FRAMES), own % _PAGE_FRAMES
+        marked = np.zeros(int(places[-1]) + 1, np.uint8)
+        marked[places] = int(state)
+        yield stream, page, marked.tobytes()
+
+
+def _add_states(old: bytes, new: bytes) -> bytes:
+    size = max(len(old), len(new))
+    both = int.from_bytes(old, "little") | int.from_bytes(new, "little")
+    return both.to_bytes(size, "little")
 
 
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apsber_bluesky.core._frames import FrameBooks, FrameRange, SeriesRequest, SeriesTicket
+from apsber_bluesky.core._books import FrameBooks
+from apsber_bluesky.core._frames import FrameRange, SeriesRequest, SeriesTicket
 from apsber_bluesky.core._tomography import RunDescription
 
 
@@ -59,6 +61,10 @@ class FrameSource(Protocol):
 
     def read(self, frames: FrameRange) -> NDArray[Any]:
         """Read the frames, shape ``(stop - start, rows, columns)``, in the detector's dtype."""
+        ...
+
+    def borrow(self, frames: FrameRange) -> AbstractContextManager[NDArray[Any]]:
+        """Lend the frames as `read` returns them, in place where that can be; not to be kept."""
         ...
 
     def close(self) -> None:

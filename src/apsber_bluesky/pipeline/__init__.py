@@ -2,6 +2,7 @@
 
 from apsber_bluesky.pipeline._assess import ORTHO_SLICES_NAME, Assess, DrawFigures
 from apsber_bluesky.pipeline._context import Findings, RunContext, Stage, VolumeSink
+from apsber_bluesky.pipeline._energy_frames import FrameCalibration, JungfrauEnergy
 from apsber_bluesky.pipeline._reconstruct import FindCentre, Reconstruct
 from apsber_bluesky.pipeline._tomography import TomographyPipeline
 
@@ -11,6 +12,8 @@ __all__ = [
     "DrawFigures",
     "FindCentre",
     "Findings",
+    "FrameCalibration",
+    "JungfrauEnergy",
     "Reconstruct",
     "RunContext",
     "Stage",

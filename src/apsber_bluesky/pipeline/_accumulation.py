@@ -15,14 +15,17 @@ from apsber_bluesky.core import (
     FrameBooks,
     FrameRange,
     FrameSource,
+    FrameState,
     ImageKey,
     InputError,
     ProcessingSettings,
+    ProcessRecord,
     ReconstructionEngine,
     SeriesBooks,
     array_checksum,
 )
 from apsber_bluesky.pipeline._context import RunContext
+from apsber_bluesky.pipeline._energy_frames import FrameCalibration
 from apsber_bluesky.processing import Normaliser, average_reference, create_engine
 
 #: Rows around the middle of the detector whose sinograms are kept for centre and quality.
@@ -36,6 +39,12 @@ def central_rows(rows: int) -> slice:
     kept = min(rows, CENTRAL_ROWS)
     first = (rows - kept) // 2
     return slice(first, first + kept)
+
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """Rising numbers as ranges ``[start, stop)`` without a gap."""
+    breaks = np.flatnonzero(np.diff(numbers) > 1) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(numbers, breaks) if len(part)]
 
 
 class Accumulation:
@@ -53,6 +62,8 @@ class Accumulation:
         Where frames are read.
     settings : ProcessingSettings
         Engine, filter and chunk size.
+    calibration : FrameCalibration, optional
+        What turns raw frames into those that are normalised.
 
     Attributes
     ----------
@@ -61,11 +72,17 @@ class Accumulation:
     """
 
     def __init__(
-        self, context: RunContext, source: FrameSource, settings: ProcessingSettings
+        self,
+        context: RunContext,
+        source: FrameSource,
+        settings: ProcessingSettings,
+        calibration: FrameCalibration | None = None,
     ) -> None:
         self._context = context
         self._source = source
         self._settings = settings
+        self._calibration = calibration
+        self._calibrated: ProcessRecord | None = None
         self._announced: dict[ImageKey, list[FrameRange]] = defaultdict(list)
         self._normaliser: Normaliser | None = None
         self._engine: ReconstructionEngine | None = None
@@ -80,16 +97,19 @@ class Accumulation:
         )
         self._done = 0
         self._used: dict[ImageKey, int] = defaultdict(int)
+        self._unusable: dict[str, frozenset[int]] = {}
         self._started_s = 0.0
         self.busy_s = 0.0
 
     def add(self, frames: FrameRange) -> None:
         """Frames were announced: use all that can be used now."""
         self._announced[frames.image_key].append(frames)
+        self._read_books()
         self._advance(last=False)
 
     def finish(self) -> None:
-        """No more frames will come: use the rest, and give up those that are missing."""
+        """No more frames will come: use the rest, and give up those that cannot be used."""
+        self._read_books()
         self._advance(last=True)
         self._enter_findings()
 
@@ -120,41 +140,63 @@ class Accumulation:
         engine = self._prepared_engine()
         first = self._announced[ImageKey.PROJECTION][0]
         frames = FrameRange(first.run_uid, first.stream, start, stop, first.uri, first.dataset)
-        raw = self._source.read(frames)
-        self._digest.update(raw)
-        projections = self._normalise(raw)
+        with self._source.borrow(frames) as raw:
+            self._digest.update(raw)
+            projections = self._normalise(self._calibrate(raw))
         self._sinograms[start:stop] = projections[:, self._rows]
-        for begin, end in self._present(start, stop):
+        usable = self._usable(ImageKey.PROJECTION, start, stop)
+        for begin, end in _runs(usable):
             engine.accumulate(projections[begin - start : end - start], begin)
-            self._used[ImageKey.PROJECTION] += end - begin
+        self._mark_used(ImageKey.PROJECTION, usable)
         self._done = stop
         self._context.report(STAGE, stop, self._context.run.scan.num_projections)
 
-    def _present(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Runs of frames between `start` and `stop` that were not lost."""
-        missing = self._missing(ImageKey.PROJECTION)
-        present = [n for n in range(start, stop) if n not in missing]
-        if len(present) == stop - start:
-            return [(start, stop)]
-        breaks = np.flatnonzero(np.diff(present) > 1) + 1
-        return [
-            (int(part[0]), int(part[-1]) + 1) for part in np.split(present, breaks) if len(part)
-        ]
+    def _usable(self, key: ImageKey, start: int, stop: int) -> list[int]:
+        """Frames between `start` and `stop` that are neither missing nor incomplete."""
+        stream = STREAM_OF_KEY[key]
+        lost = self._unusable.get(stream, frozenset())
+        # The receiver marks a frame that lacks a part before it says that the frame can be read.
+        states = self._context.ledger.frame_states(stream, range(start, stop))
+        partial = (states & FrameState.INCOMPLETE).astype(bool)
+        return [n for n in range(start, stop) if n not in lost and not partial[n - start]]
 
-    def _missing(self, key: ImageKey) -> set[int]:
-        stream = next((f.stream for f in self._announced[key]), None)
-        books = self._context.ledger.books.streams.get(stream or "")
-        return set(books.missing) if books else set()
+    def _read_books(self) -> None:
+        """Learn which frames are missing.
+
+        The receiver announces no frame behind a gap before it has entered the gap in the books, so
+        it is enough to look when frames are announced.
+        """
+        books = self._context.ledger.books.streams
+        self._unusable = {stream: own.unusable for stream, own in books.items()}
+
+    def _mark_used(self, key: ImageKey, frames: list[int]) -> None:
+        self._context.ledger.mark_frames(STREAM_OF_KEY[key], FrameState.USED, frames)
+        self._used[key] += len(frames)
+
+    def _calibrate(self, raw: NDArray[Any]) -> NDArray[Any]:
+        return raw if self._calibration is None else self._calibration(raw)
+
+    def _begin_calibration(self) -> None:
+        if self._calibration is not None:
+            self._calibration.begin_run()
+            self._calibrated = self._context.record(
+                self._calibration.name,
+                self._started_s,
+                self._calibration.parameters,
+                inputs=self._calibration.inputs,
+            )
 
     def _normalise(self, frames: NDArray[Any]) -> NDArray[np.float32]:
         if self._normaliser is None:
             raise InputError("projections cannot be normalised before darks and flats are known")
-        return self._normaliser(frames)
+        # Energies are this object's own and may be overwritten; raw frames are lent.
+        return self._normaliser(frames, None if self._calibration is None else frames)
 
     def _prepared_engine(self) -> ReconstructionEngine:
         if self._engine is None:
             scan, settings = self._context.run.scan, self._settings
             self._started_s = time.time()
+            self._begin_calibration()
             dark, flat = self._reference(ImageKey.DARK), self._reference(ImageKey.FLAT)
             self._normaliser = Normaliser(dark, flat)
             self._context.record(
@@ -185,16 +227,28 @@ class Accumulation:
                 "the run has no flats, so its projections cannot be normalised; take flats"
                 " (flat_mode='start')"
             )
-        frames = np.concatenate([self._source.read(part) for part in self._announced[key]])
-        kept = np.delete(frames, sorted(self._missing(key)), axis=0)
-        self._used[key] = len(kept)
-        return average_reference(kept, what="darks" if key is ImageKey.DARK else "flats")
+        parts, numbers = [], []
+        for announced in self._announced[key]:
+            own = self._usable(key, announced.start, announced.stop)
+            with self._source.borrow(announced) as frames:
+                # Picked by number, so this is a copy that may be kept.
+                parts.append(frames[[n - announced.start for n in own]])
+            numbers += own
+        average = average_reference(
+            self._calibrate(np.concatenate(parts)),
+            what="darks" if key is ImageKey.DARK else "flats",
+        )
+        self._mark_used(key, numbers)
+        return average
 
     def _enter_findings(self) -> None:
         findings = self._context.findings
         if self._engine is None:
             raise InputError("the run has no projections; there is nothing to reconstruct")
         findings.books = self._enter_books()
+        if self._calibration is not None and self._calibrated is not None:
+            # Now it is known how many pixels it did not fit.
+            self._calibrated.parameters.update(self._calibration.parameters)
         lost = set(self._engine.give_up_missing()) if self._engine.missing else set()
         kept = [n for n in range(len(self._sinograms)) if n not in lost]
         findings.engine = self._engine
@@ -219,6 +273,7 @@ class Accumulation:
                 there = min(self._count(key), number)
                 missing = list(range(there, number))
                 books.streams[stream] = SeriesBooks(number, there, there, missing=missing)
+                self._context.ledger.set_books(stream, books.streams[stream])
             books.streams[stream].used = self._used[key]
-            self._context.ledger.set_books(stream, books.streams[stream])
+            self._context.ledger.set_used(stream, self._used[key])
         return books

@@ -75,6 +75,8 @@ class Assess:
             {
                 "run_uid": context.run.uid,
                 "verdict": str(verdict),
+                "complete": findings.books.complete,
+                "frames": findings.books.totals(),
                 "metrics": [metric.to_dict() for metric in findings.quality],
             },
         )
@@ -93,14 +95,15 @@ class DrawFigures:
         slices = context.findings.ortho_slices
         if not slices:
             raise InputError("figures need a reconstructed volume")
-        run = context.run
+        run, fault = context.run, context.findings.books.fault
+        title = f"{run.sample or 'sample'}, scan {run.scan_id} ({run.uid[:8]})"
         context.folder.figures.mkdir(exist_ok=True)
         draw_ortho_slices(
             slices["xy"],
             slices["xz"],
             slices["yz"],
             context.folder.figures / ORTHO_SLICES_NAME,
-            title=f"{run.sample or 'sample'}, scan {run.scan_id} ({run.uid[:8]})",
+            title=f"{title}\nincomplete: {fault}" if fault else title,
             unit="1/pixel",
             pixel_size_um=run.scan.pixel_size_um,
         )

@@ -25,6 +25,7 @@ from apsber_bluesky.core import (
 )
 from apsber_bluesky.pipeline._accumulation import Accumulation
 from apsber_bluesky.pipeline._context import RunContext, Stage
+from apsber_bluesky.pipeline._energy_frames import FrameCalibration
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class TomographyPipeline:
         What happens after the last frame, in order.
     progress : StageProgress
         Who is told.
+    calibration : FrameCalibration, optional
+        What turns raw frames into those that are normalised.
     """
 
     def __init__(
@@ -55,12 +58,14 @@ class TomographyPipeline:
         settings: ProcessingSettings,
         stages: Sequence[Stage],
         progress: StageProgress,
+        calibration: FrameCalibration | None = None,
     ) -> None:
         self._data_root = data_root
         self._source = source
         self._settings = settings
         self._stages = tuple(stages)
         self._progress = progress
+        self._calibration = calibration
         self._cancelled = threading.Event()
         self._context: RunContext | None = None
         self._accumulation: Accumulation | None = None
@@ -83,7 +88,9 @@ class TomographyPipeline:
             logger.error("run %s: %s", run.uid, error)  # noqa: TRY400
             self._refused = run, str(error)
         else:
-            self._accumulation = Accumulation(self._context, self._source, self._settings)
+            self._accumulation = Accumulation(
+                self._context, self._source, self._settings, self._calibration
+            )
 
     def _open(self, run: RunDescription) -> RunContext:
         folder = RunFolder.of(self._data_root, run.proposal, run.uid).create()
@@ -157,9 +164,7 @@ class TomographyPipeline:
         elif context.findings.books.complete:
             ledger.set_state(RunState.COMPLETE)
         else:
-            books = context.findings.books
-            lost = books.expected - books.written
-            ledger.set_state(RunState.INCOMPLETE, f"{lost} of {books.expected} frames are missing")
+            ledger.set_state(RunState.INCOMPLETE, context.findings.books.fault)
 
     def _process(self, context: RunContext, accumulation: Accumulation) -> None:
         with context.stage("accumulate"):

@@ -8,7 +8,17 @@ from apsber_bluesky.processing._engines import (
     required_bytes,
 )
 from apsber_bluesky.processing._filters import FILTER_NAMES
-from apsber_bluesky.processing._jungfrau_energy import jungfrau_energy, pedestal_from_frames
+from apsber_bluesky.processing._jungfrau_energy import (
+    JungfrauConverter,
+    jungfrau_energy,
+    pedestal_from_frames,
+)
+from apsber_bluesky.processing._jungfrau_maps import (
+    JungfrauMap,
+    MapKind,
+    read_jungfrau_map,
+    write_jungfrau_map,
+)
 from apsber_bluesky.processing._normalise import MINIMUM_TRANSMISSION, Normaliser, normalise
 from apsber_bluesky.processing._references import average_reference, bad_pixels
 from apsber_bluesky.processing._weights import angular_weights
@@ -17,6 +27,9 @@ __all__ = [
     "FILTER_NAMES",
     "MINIMUM_TRANSMISSION",
     "CentreEstimate",
+    "JungfrauConverter",
+    "JungfrauMap",
+    "MapKind",
     "Normaliser",
     "angular_weights",
     "average_reference",
@@ -27,6 +40,8 @@ __all__ = [
     "jungfrau_energy",
     "normalise",
     "pedestal_from_frames",
+    "read_jungfrau_map",
     "reconstruct",
     "required_bytes",
+    "write_jungfrau_map",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ GAIN_SHIFT: Final = 14
 # Two gain bits: 0 is G0, 1 is G1, 3 is G2; 2 never comes from a pixel that works.
 _STAGE_OF_BITS: Final = {0: 0, 1: 1, 3: 2}
 _INVALID_BITS: Final = 2
+_BLOCK_PIXELS: Final = 1 << 16
 
 
 def jungfrau_energy(
@@ -54,41 +55,159 @@ def jungfrau_energy(
         If a shape or dtype does not fit.
     """
     _check_maps(raw, pedestal, gain)
-    if out is None:
-        out = np.empty(raw.shape, dtype=np.float32)
-    elif out.shape != raw.shape or out.dtype != np.float32:
-        raise InputError(f"out is {out.dtype} {out.shape}; it must be float32 {raw.shape}")
-    first_gain = gain[0]
-    if not first_gain.all():
-        first_gain = np.where(first_gain == 0, np.float32("nan"), first_gain)
-    for frame, result in zip(_frames(raw), _frames(out), strict=True):
-        _one_frame(frame, pedestal, gain, first_gain, result)
+    out = _result(raw, out)
+    first_gain = np.where(gain[0] == 0, np.float32("nan"), gain[0])
+    for _ in _convert(_frames(raw), pedestal, gain, first_gain, _frames(out)):
+        pass
     return out
 
 
-def _one_frame(
+class JungfrauConverter:
+    """Turns raw frames into energies that are finite in every pixel; made once, used per chunk.
+
+    A pixel that was never calibrated in G0 is 0 in all frames, as that of a dead pixel is. One
+    whose energy is unknown in a single frame, for its gain bits are invalid or it switched to a
+    stage in which it was not calibrated, is interpolated linearly between the nearest good
+    pixels of its row, and counted.
+
+    Parameters
+    ----------
+    pedestal, gain : ndarray of float32
+        As in `jungfrau_energy`; NaN, and zero in a gain, where a pixel has none.
+
+    Attributes
+    ----------
+    dead_pixels : int
+        Pixels without pedestal or gain in G0.
+    frames, invalid_pixels, uncalibrated_pixels : int
+        Frames converted so far, and pixels in them whose gain bits were 2, or that had switched
+        to a stage without pedestal or gain.
+
+    Raises
+    ------
+    InputError
+        If a shape or dtype does not fit.
+    """
+
+    def __init__(self, pedestal: NDArray[np.float32], gain: NDArray[np.float32]) -> None:
+        if pedestal.ndim != 3:
+            raise InputError(f"pedestal has shape {pedestal.shape}; give (3, rows, columns)")
+        _check_maps(np.empty(pedestal.shape[1:], np.uint16), pedestal, gain)
+        usable = np.isfinite(pedestal) & np.isfinite(gain) & (gain != 0)
+        self._pedestal = np.where(usable, pedestal, np.float32(0))
+        self._gain = np.where(usable, gain, np.float32("nan"))
+        self._dead = ~usable[0]
+        self._dead_places = np.flatnonzero(self._dead)
+        self._first_gain = np.where(self._dead, np.float32(1), self._gain[0])
+        self.dead_pixels = len(self._dead_places)
+        self.frames = self.invalid_pixels = self.uncalibrated_pixels = 0
+
+    def __call__(
+        self, raw: NDArray[np.uint16], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Turn raw frames into energies.
+
+        Parameters
+        ----------
+        raw : ndarray of uint16
+            Shape ``(rows, columns)`` or ``(n, rows, columns)``.
+        out : ndarray of float32, optional
+            Where to put the result, C-contiguous and of the shape of `raw`.
+
+        Returns
+        -------
+        ndarray of float32
+            Energy in each pixel [keV], finite.
+
+        Raises
+        ------
+        InputError
+            If a shape or dtype does not fit.
+        """
+        _check_maps(raw, self._pedestal, self._gain)
+        out = _result(raw, out)
+        frames = _frames(out)
+        unknown: dict[int, set[int]] = {}
+        for number, places, bits in _convert(
+            _frames(raw), self._pedestal, self._gain, self._first_gain, frames
+        ):
+            alive = ~self._dead.reshape(-1)[places]
+            self.invalid_pixels += int(np.count_nonzero(bits == _INVALID_BITS))
+            self.uncalibrated_pixels += int(np.count_nonzero(alive & (bits != _INVALID_BITS)))
+            rows = np.unique(places[alive] // raw.shape[-1])
+            unknown.setdefault(number, set()).update(rows.tolist())
+        for number, rows_of_frame in unknown.items():
+            self._interpolate(frames[number], sorted(rows_of_frame))
+        if self.dead_pixels:
+            frames.reshape(len(frames), -1)[:, self._dead_places] = 0
+        self.frames += len(frames)
+        return out
+
+    def _interpolate(self, frame: NDArray[np.float32], rows: list[int]) -> None:
+        for row in rows:
+            energies = frame[row]
+            bad = np.isnan(energies) | self._dead[row]
+            good = np.flatnonzero(~bad)
+            energies[bad] = np.interp(np.flatnonzero(bad), good, energies[good]) if len(good) else 0
+
+
+def _convert(
     raw: NDArray[np.uint16],
     pedestal: NDArray[np.float32],
     gain: NDArray[np.float32],
     first_gain: NDArray[np.float32],
     out: NDArray[np.float32],
-) -> None:
-    # Nearly all pixels are in G0, where the gain bits are 0 and the raw value is the ADC itself;
-    # the few others are then done again.
-    np.subtract(raw, pedestal[0], out=out, dtype=np.float32, casting="unsafe")
-    np.divide(out, first_gain, out=out)
-    switched = np.nonzero(raw > ADC_MASK)
-    if not len(switched[0]):
-        return
+) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.uint16]]]:
+    """Fill `out`; yields the frame, the places and the gain bits of switched pixels with NaN."""
+    rows, columns = raw.shape[1:]
+    step = max(1, _BLOCK_PIXELS // columns)
+    # A block of the maps stays in the cache while all frames go by.
+    for top in range(0, rows, step):
+        block = slice(top, top + step)
+        offsets, slopes = (values[:, block].reshape(3, -1) for values in (pedestal, gain))
+        for number in range(len(raw)):
+            part, result = raw[number, block], out[number, block]
+            np.subtract(part, pedestal[0, block], out=result, dtype=np.float32, casting="unsafe")
+            np.divide(result, first_gain[block], out=result)
+            switched = np.flatnonzero(part > ADC_MASK)
+            if not len(switched):
+                continue
+            flat = part.reshape(-1), switched, offsets, slopes, result.reshape(-1)
+            places, bits = _patch(*flat)
+            if len(places):
+                yield number, places + top * columns, bits
+
+
+def _patch(
+    raw: NDArray[np.uint16],
+    switched: NDArray[np.intp],
+    pedestal: NDArray[np.float32],
+    gain: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> tuple[NDArray[np.intp], NDArray[np.uint16]]:
+    """Do the few pixels again that left G0; those of them without energy, and their gain bits."""
     values = raw[switched]
     bits = values >> GAIN_SHIFT
-    # Bits 1 and 3 halve to stages 1 and 2; 2 does too, to 1 or 2, and is overwritten.
+    # Bits 1 and 3 halve to stages 1 and 2; 2 does too, to 1, and is overwritten.
     stage = (bits.astype(np.intp) + 1) // 2
-    where = (stage, *switched)
-    divisor = gain[where]
+    divisor = gain[stage, switched]
     divisor[(divisor == 0) | (bits == _INVALID_BITS)] = np.nan
     adc = (values & ADC_MASK).astype(np.float32)
-    out[switched] = (adc - pedestal[where]) / divisor
+    energy = (adc - pedestal[stage, switched]) / divisor
+    out[switched] = energy
+    unknown = np.isnan(energy)
+    return switched[unknown], bits[unknown]
+
+
+def _result(raw: NDArray[np.uint16], out: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    if out is None:
+        return np.empty(raw.shape, dtype=np.float32)
+    if out.shape != raw.shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+        kind = "" if out.flags.c_contiguous else "not contiguous "
+        raise InputError(
+            f"out is {kind}{out.dtype} {out.shape}; it must be contiguous float32 {raw.shape}"
+        )
+    return out
 
 
 def _check_maps(

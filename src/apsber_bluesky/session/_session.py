@@ -24,6 +24,7 @@ from apsber_bluesky.session._workplace import Workplace
 logger = logging.getLogger(__name__)
 
 _CATALOG_WAIT_S: Final = 60.0
+_RECEIVER_TIMEOUT_S: Final = 60.0
 
 
 class Session:
@@ -82,7 +83,8 @@ class Session:
             macros["P"] = beamline["prefix"]
         devices = make_devices(self.profile.devices, macros)
         address = self._workplace.services["receiver"].answer["control_address"]
-        self.receiver = ReceiverClient(address)
+        # A receiver that dies is started again, and audits its spool before it answers.
+        self.receiver = ReceiverClient(address, timeout_s=_RECEIVER_TIMEOUT_S)
         self._closers.append(self.receiver.close)
         for device in devices.values():
             if hasattr(device, "receiver"):

@@ -32,6 +32,7 @@ class StatusBoard:
         self._finished: dict[str, dict[str, Any]] = {}
         self._catalogued: set[str] = set()
         self._warnings: dict[str, list[str]] = {}
+        self._health: dict[str, str] = {}
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="status-board", daemon=True)
@@ -40,6 +41,12 @@ class StatusBoard:
     def listen(self, listener: Listener) -> None:
         """Call `listener` with every message, from the board's thread."""
         self._listeners.append(listener)
+
+    @property
+    def health_warnings(self) -> list[str]:
+        """What is wrong with the stream of frames at the moment."""
+        with self._changed:
+            return list(self._health.values())
 
     def post(self, message: dict[str, Any]) -> None:
         """Take in a message."""
@@ -53,6 +60,10 @@ class StatusBoard:
                 case "warning":
                     warning = f"{message['stage']}: {message['message']}"
                     self._warnings.setdefault(uid, []).append(warning)
+                case "health" if message["active"]:
+                    self._health[message["kind"]] = message["message"]
+                case "health":
+                    self._health.pop(message["kind"], None)
             self._changed.notify_all()
         for listener in self._listeners:
             listener(message)

@@ -21,6 +21,7 @@ from apsber_bluesky.pipeline import (
     Assess,
     DrawFigures,
     FindCentre,
+    JungfrauEnergy,
     Reconstruct,
     Stage,
     TomographyPipeline,
@@ -99,13 +100,16 @@ def main() -> int:
 def _serve(
     settings: dict[str, Any], stop: threading.Event, ring: FrameRing, fan_out: FanOut | None
 ) -> int:
+    processing = ProcessingSettings(**settings["processing"])
+    calibration = JungfrauEnergy(processing.jungfrau) if processing.jungfrau else None
     status, inbox = Outbox(settings["status_address"]), Inbox()
     pipeline = TomographyPipeline(
         Path(settings["data_root"]),
         RingOrFileSource(ring),
-        ProcessingSettings(**settings["processing"]),
+        processing,
         standard_stages(settings),
         _StatusProgress(status),
+        calibration,
     )
     work: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     thread = threading.Thread(target=_process, args=(work, pipeline, stop), name="pipeline")

@@ -12,17 +12,21 @@ from typing import Any, Final
 
 from apsber_bluesky.core import Profile, StorageError, explain_disk_errors
 from apsber_bluesky.session._epics import beamline_ports
+from apsber_bluesky.session._live_session import announce_session, withdraw_session
 from apsber_bluesky.session._services import ServiceProcess
 from apsber_bluesky.session._status_board import StatusBoard
+from apsber_bluesky.session._supervisor import Supervisor
 from apsber_bluesky.streaming import create_ring_memory
 
 _START_TIMEOUT_S: Final = 90.0
 _MODULES: Final = {
     "beamline": ["apsber_bluesky.simulation"],
     "catalog": ["apsber_bluesky.session", "catalog"],
+    "monitor": ["apsber_bluesky.streaming", "monitor"],
     "receiver": ["apsber_bluesky.streaming"],
     "worker": ["apsber_bluesky.session", "worker"],
 }
+_USE_RING: Final = ("receiver", "worker", "monitor")
 
 
 def check_data_root(data_root: Path) -> Path:
@@ -55,8 +59,8 @@ class Workplace:
     Parameters
     ----------
     profile : Profile
-        What to start: a simulated beamline if it has one, and always catalogue, receiver and
-        worker.
+        What to start: a simulated beamline if it has one, and always catalogue, receiver,
+        worker and monitor.
     check : callable
         Called now and then while waiting; may raise to give up.
 
@@ -93,13 +97,19 @@ class Workplace:
         with ExitStack() as stack:
             self.board = StatusBoard()
             stack.callback(self.board.close)
-            ring = create_ring_memory(self.profile.streaming.ring_megabytes * 1_000_000)
-            with ExitStack() as handover:
-                handover.callback(os.close, ring)
-                # All are started before the first is waited for: most of a start is imports.
-                for name in self._wanted():
-                    self._launch(name, [ring], stack)
-                self._connect(ring)
+            # Kept open for a receiver that has to be started again.
+            self._ring = create_ring_memory(self.profile.streaming.ring_megabytes * 1_000_000)
+            stack.callback(os.close, self._ring)
+            self._supervisor = Supervisor(self._replace_receiver)
+            stack.callback(self._supervisor.close)
+            # All are started before the first is waited for: most of a start is imports.
+            for name in self._wanted():
+                self._launch(name)
+                stack.callback(self._stop_service, name)
+            stack.callback(withdraw_session, self.own)
+            self._connect()
+            self._supervisor.watch(self.services["receiver"])
+            stack.callback(self._supervisor.release)
             self._stack = stack.pop_all()
 
     def _check_recorded_scan(self) -> None:
@@ -111,20 +121,43 @@ class Workplace:
             RecordedScan.open(simulation.data).close()
 
     def _wanted(self) -> list[str]:
-        wanted = ["catalog", "receiver", "worker"]
+        wanted = ["catalog", "receiver", "worker", "monitor"]
         if self.profile.simulation is not None:
             wanted.insert(0, "beamline")
         return wanted
 
-    def _launch(self, name: str, descriptors: list[int], stack: ExitStack) -> None:
+    def _launch(self, name: str) -> ServiceProcess:
         logs = self.own / "logs"
         logs.mkdir(exist_ok=True)
         log = logs / f"{name}-{os.getpid()}.log"
-        inherited = descriptors if name in ("receiver", "worker") else []
+        inherited = [self._ring] if name in _USE_RING else []
         self.services[name] = ServiceProcess(name, _MODULES[name], log, inherited)
-        stack.callback(self.services[name].stop)
+        return self.services[name]
 
-    def _connect(self, ring: int) -> None:
+    def _stop_service(self, name: str) -> None:
+        self.services[name].stop()
+
+    def _receiver_settings(self) -> dict[str, Any]:
+        return {
+            "status_address": self.board.address,
+            "frame_address": self._frame_address(),
+            "data_root": str(self.profile.session.data_root.resolve()),
+            "ring_descriptor": self._ring,
+            "streaming": self.profile.streaming.model_dump(mode="json"),
+            "state_file": str(self.own / f"receiver-{os.getpid()}.state"),
+        }
+
+    def _replace_receiver(self) -> ServiceProcess:
+        """Another receiver at the addresses of the one that died, to go on with its series."""
+        dead = self.services["receiver"]
+        dead.stop()
+        service = self._launch("receiver")
+        address = dead.answer["control_address"]
+        service.configure({**self._receiver_settings(), "control_address": address})
+        service.wait_ready(_START_TIMEOUT_S)
+        return service
+
+    def _connect(self) -> None:
         profile, status = self.profile, {"status_address": self.board.address}
         data_root = str(profile.session.data_root.resolve())
         if profile.simulation is not None:
@@ -151,16 +184,7 @@ class Workplace:
         )
         if profile.simulation is not None:
             self.beamline = self._ready("beamline")
-        self._configure(
-            "receiver",
-            {
-                **status,
-                "frame_address": self._frame_address(),
-                "data_root": data_root,
-                "ring_descriptor": ring,
-                "streaming": profile.streaming.model_dump(mode="json"),
-            },
-        )
+        self._configure("receiver", self._receiver_settings())
         self.tiled_uri = str(self._ready("catalog")["uri"])
         self._configure(
             "worker",
@@ -169,15 +193,32 @@ class Workplace:
                 "data_root": data_root,
                 "archive_root": str(profile.archive_root) if profile.storage.archive else None,
                 "tiled_uri": self.tiled_uri,
-                "ring_descriptor": ring,
+                "ring_descriptor": self._ring,
                 "keys": str(self.own / "keys"),
                 "streaming": profile.streaming.model_dump(mode="json"),
                 "processing": profile.processing.model_dump(mode="json"),
                 "analysis": profile.analysis.model_dump(mode="json"),
             },
         )
-        self._ready("receiver")
+        control_address = str(self._ready("receiver")["control_address"])
+        self._configure(
+            "monitor",
+            {
+                **status,
+                "control_address": control_address,
+                "ring_descriptor": self._ring,
+                "streaming": profile.streaming.model_dump(mode="json"),
+            },
+        )
         self._ready("worker")
+        name_server = str(self._ready("monitor")["name_server"])
+        announce_session(
+            self.own,
+            profile=profile.name,
+            control_address=control_address,
+            name_server=name_server,
+            health_prefix=profile.streaming.health_prefix,
+        )
 
     def _configure(self, name: str, settings: dict[str, Any]) -> None:
         self.services[name].configure(settings)
@@ -198,15 +239,17 @@ class Workplace:
         return f"{tiled.uri}?api_key={key}" if key else tiled.uri
 
     def check(self) -> None:
-        """Raise if a process has ended.
+        """Raise if a process has ended that runs need; the monitor they can do without.
 
         Raises
         ------
         ServiceError
             If so; it names the process and the end of its log.
         """
-        for service in self.services.values():
-            service.check()
+        for name, service in self.services.items():
+            replaced = name == "receiver" and self._supervisor.is_watching
+            if name != "monitor" and not replaced:
+                service.check()
 
     def stop(self) -> None:
         """Stop everything; doing so twice is harmless."""

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 from apsber_bluesky.simulation._detector import Detector
 from apsber_bluesky.simulation._eiger_dcu import EigerDcu, EigerFault
 from apsber_bluesky.simulation._eiger_series import EigerSeries
+from apsber_bluesky.simulation._jungfrau_pixels import jungfrau_raw
 from apsber_bluesky.simulation._named_phantoms import PHANTOMS, make_phantom
 from apsber_bluesky.simulation._phantoms import Ellipsoid, Phantom
 from apsber_bluesky.simulation._recorded import RecordedScan
-from apsber_bluesky.simulation._sls_receiver import SlsReceiver, StreamFaults
+from apsber_bluesky.simulation._sls_receiver import ModuleFaults, SlsReceiver, StreamFaults
 
 if TYPE_CHECKING:
     from apsber_bluesky.simulation._pva_detector import PvaDetector
@@ -21,12 +22,14 @@ __all__ = [
     "EigerFault",
     "EigerSeries",
     "Ellipsoid",
+    "ModuleFaults",
     "Phantom",
     "PvaDetector",
     "RecordedScan",
     "SlsReceiver",
     "StreamFaults",
     "Xspress3",
+    "jungfrau_raw",
     "make_phantom",
 ]
 

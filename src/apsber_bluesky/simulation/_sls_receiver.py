@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from apsber_bluesky.core import ServiceError
 
 _PACKET_BYTES: Final = 8192
 _JSON_VERSION: Final = 5
+_BIND_TIMEOUT_S: Final = 5.0
+_LINGER_MS: Final = 5000
+
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,23 @@ class StreamFaults:
                 yield index
 
 
+@dataclass(frozen=True, slots=True)
+class ModuleFaults:
+    """What goes wrong with single modules, each named by its row and column.
+
+    Attributes
+    ----------
+    lag : mapping of (int, int) to int
+        How many frames a module's parts come behind those of the others.
+    down : mapping of (int, int) to (int, int)
+        The first frame that a module's slsReceiver misses and the one before which it is back;
+        it is dead to the end if that is none of the series.
+    """
+
+    lag: Mapping[Place, int] = field(default_factory=dict)
+    down: Mapping[Place, tuple[int, int]] = field(default_factory=dict)
+
+
 class SlsReceiver:
     """Stream raw images as slsReceiver does.
 
@@ -88,18 +110,21 @@ class SlsReceiver:
         self._module_shape = module_shape
         self._file_index = 0
         self._context = zmq.Context()
-        self._sockets: dict[tuple[int, int], zmq.Socket[bytes]] = {}
-        self.addresses: dict[tuple[int, int], str] = {}
-        for place in np.ndindex(grid):
-            # XPUB is PUB that also tells who has subscribed; the wire is the same.
-            socket = self._context.socket(zmq.XPUB)
-            socket.xpub_verbose = 1
-            socket.sndhwm = high_water_mark
-            socket.linger = 0
-            socket.bind("tcp://127.0.0.1:*")
-            row, column = (int(index) for index in place)
-            self._sockets[row, column] = socket
-            self.addresses[row, column] = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._sockets: dict[Place, zmq.Socket[bytes]] = {}
+        self.addresses: dict[Place, str] = {}
+        self._high_water_mark = high_water_mark
+        for row, column in np.ndindex(grid):
+            self._open((row, column), "tcp://127.0.0.1:*")
+
+    def _open(self, place: Place, address: str) -> None:
+        # XPUB is PUB that also tells who has subscribed; the wire is the same.
+        socket = self._context.socket(zmq.XPUB)
+        socket.xpub_verbose = 1
+        socket.sndhwm = self._high_water_mark
+        socket.linger = 0
+        _bind(socket, address)
+        self._sockets[place] = socket
+        self.addresses[place] = socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def wait_for_subscribers(self, timeout_s: float = 10.0) -> None:
         """Wait until each module's socket has a subscriber.
@@ -109,19 +134,25 @@ class SlsReceiver:
         ServiceError
             If one has none in time.
         """
-        for place, socket in self._sockets.items():
-            if not socket.poll(int(timeout_s * 1000)):
-                raise ServiceError(f"nobody subscribed to module {place} within {timeout_s} s")
-            socket.recv()
+        for place in self._sockets:
+            self._wait_for_subscriber(place, timeout_s)
+
+    def _wait_for_subscriber(self, place: Place, timeout_s: float = 10.0) -> None:
+        socket = self._sockets[place]
+        if not socket.poll(int(timeout_s * 1000)):
+            raise ServiceError(f"nobody subscribed to module {place} within {timeout_s} s")
+        socket.recv()
 
     def send(
         self,
         images: NDArray[np.uint16],
         *,
         first_frame: int = 1,
+        every: int = 1,
         faults: StreamFaults | None = None,
         lost_packets: Mapping[tuple[int, int, int], int] | None = None,
         lost_modules: frozenset[tuple[int, int, int]] = frozenset(),
+        module_faults: ModuleFaults | None = None,
         header_changes: Mapping[str, str] | None = None,
     ) -> None:
         """Stream one acquisition.
@@ -132,31 +163,61 @@ class SlsReceiver:
             Raw images of the whole detector, shape ``(n, rows, columns)``.
         first_frame : int
             The detector's number of the first.
+        every : int
+            Which images are sent, as ``rx_zmqfreq`` says.
         faults : StreamFaults, optional
             What goes wrong; corrupting breaks the header, for nothing guards the pixels.
         lost_packets : mapping of (frame, row, column) to int, optional
             How many packets of a module's image did not reach the receiver.
         lost_modules : frozenset of (frame, row, column)
             Parts that are not sent.
+        module_faults : ModuleFaults, optional
+            What goes wrong with one module and not with others.
         header_changes : mapping of str to str, optional
             Fields, as JSON, that every header holds instead of the true ones.
         """
-        faults = faults or StreamFaults()
+        faults, alone = faults or StreamFaults(), module_faults or ModuleFaults()
         self._file_index += 1
-        offset = 0
-        for index in faults.order(len(images)):
-            if index == faults.restart_before and offset == 0:
-                self._file_index, offset = self._file_index + 1, index
-            for place in self._sockets:
-                if (index, *place) in lost_modules:
-                    continue
-                fields = self._fields(place, index - offset + first_frame, index - offset)
-                pixels = self._module(images[index], place).tobytes()
-                lost = (lost_packets or {}).get((index, *place), 0)
-                parts = self._spoil(fields, pixels, index, lost, faults, header_changes or {})
-                self._sockets[place].send_multipart(parts)
+        lost, changes = lost_packets or {}, header_changes or {}
+        for place, index in self._schedule(faults, alone, len(images)):
+            if (index + 1) % every or (index, *place) in lost_modules or place not in self._sockets:
+                continue
+            began = faults.restart_before
+            began = began if began is not None and index >= began else 0
+            fields = self._fields(place, index - began + first_frame, index - began)
+            fields["fileIndex"] = str(self._file_index + (began > 0))
+            pixels = self._module(images[index], place).tobytes()
+            missed = lost.get((index, *place), 0)
+            parts = self._spoil(fields, pixels, index, missed, faults, changes)
+            self._sockets[place].send_multipart(parts)
+        self._file_index += faults.restart_before is not None
         if not faults.missing_end:
             self.send_end()
+
+    def _schedule(
+        self, faults: StreamFaults, alone: ModuleFaults, num_frames: int
+    ) -> Iterator[tuple[Place, int]]:
+        """Modules and frames in the order in which they are sent; modules end and begin anew."""
+        places = list(self.addresses)
+        behind = max((alone.lag.get(place, 0) for place in places), default=0)
+        sent: list[int | None] = []
+        for latest in itertools.chain(faults.order(num_frames), itertools.repeat(None, behind)):
+            sent.append(latest)
+            for place in places:
+                at = len(sent) - 1 - alone.lag.get(place, 0)
+                index = sent[at] if at >= 0 else None
+                if index is not None:
+                    self._restart(place, index, alone)
+                    yield place, index
+
+    def _restart(self, place: Place, index: int, alone: ModuleFaults) -> None:
+        down, up = alone.down.get(place, (-1, -1))
+        if down <= index < up and place in self._sockets:
+            # What it has sent arrives: only what it was to send from here on is lost.
+            self._sockets.pop(place).close(_LINGER_MS)
+        if index >= up and place not in self._sockets:
+            self._open(place, self.addresses[place])
+            self._wait_for_subscriber(place)
 
     def send_end(self) -> None:
         """Send the header without data that ends an acquisition, from every module."""
@@ -252,3 +313,17 @@ _END: Final[dict[str, str]] = {
 def encode_header(fields: Mapping[str, Any]) -> bytes:
     """The header as slsReceiver writes it, of fields that are JSON already."""
     return ("{" + ", ".join(f'"{key}":{value}' for key, value in fields.items()) + "}\n").encode()
+
+
+def _bind(socket: zmq.Socket[bytes], address: str) -> None:
+    """Bind, also where the socket that had the address is still being closed."""
+    deadline = time.monotonic() + _BIND_TIMEOUT_S
+    while True:
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE or time.monotonic() > deadline:
+                raise ServiceError(f"cannot bind {address}: {error.strerror}") from error
+            time.sleep(0.01)
+        else:
+            return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 
 import h5py
 import numpy as np
@@ -46,12 +46,14 @@ def add_books(entry: h5py.Group, books: FrameBooks, exit_status: str) -> None:
     group = add_group(entry, "acquisition", "NXcollection")
     group["exit_status"] = exit_status
     group["complete"] = np.int8(books.complete and exit_status == "success")
-    for total in ("expected", "received", "written", "used"):
-        group[total] = np.int64(getattr(books, total))
+    if books.fault:
+        group["fault"] = books.fault
+    for name, total in books.totals().items():
+        group[name] = np.int64(total)
     for stream, series in books.streams.items():
-        for key, value in asdict(series).items():
-            array = np.asarray(value, dtype=np.int64)
-            group[f"{safe_name(stream)}_{key}"] = array
+        for field in fields(series):
+            value = np.asarray(getattr(series, field.name), dtype=np.int64)
+            group[f"{safe_name(stream)}_{field.name}"] = value
 
 
 def add_quality(entry: h5py.Group, quality: Sequence[QualityMetric]) -> None:

@@ -100,6 +100,7 @@ def write_nexus(
         entry = _add_entry(file, run, streams)
         detector = _add_instrument(entry, run, start or {})
         _add_frames(detector, streams, folder.raw.name, run.scan, centre_px)
+        detector["image_key"] = np.concatenate([_image_key(stream, books) for stream in streams])
         _add_sample(entry, run, streams)
         _add_plot(entry)
         if current is not None:
@@ -161,7 +162,6 @@ def _add_frames(
 ) -> None:
     data = add_stack(detector, "data", streams, raw_name)
     data.attrs["long_name"] = "detector counts"
-    detector["image_key"] = np.concatenate([stream.image_key for stream in streams])
     detector["sequence_number"] = np.arange(len(data), dtype=np.uint32)
     detector["count_time"] = np.full(len(data), scan.exposure_s)
     detector["count_time"].attrs["units"] = "s"
@@ -172,6 +172,11 @@ def _add_frames(
         _add_number(detector, "distance", scan.sample_detector_distance_mm / 1e3, "m")
     if centre_px is not None:
         _add_number(detector, "x_rotation_axis_pixel_position", centre_px)
+
+
+def _image_key(stream: RawStream, books: FrameBooks) -> NDArray[np.int32]:
+    own = books.streams.get(stream.name)
+    return stream.image_key(own.unusable if own is not None else frozenset())
 
 
 def _add_sample(entry: h5py.Group, run: RunDescription, streams: Sequence[RawStream]) -> None:

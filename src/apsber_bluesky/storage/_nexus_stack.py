@@ -39,9 +39,11 @@ def add_stack(
     layout = h5py.VirtualLayout((frames, *streams[0].shape[1:]), streams[0].dtype)
     first = 0
     for stream in streams:
-        source = h5py.VirtualSource(raw_name, stream.dataset, stream.shape)
+        stored = (stream.num_stored, *stream.shape[1:])
+        source = h5py.VirtualSource(raw_name, stream.dataset, stored)
         # One mapping a frame: nexusformat takes the number of mappings for the number of frames.
-        for index in range(stream.shape[0]):
+        # Where there is none, readers see zeros.
+        for index in range(stream.num_stored):
             layout[first + index] = source[index]
         first += stream.shape[0]
     return group.create_virtual_dataset(name, layout)

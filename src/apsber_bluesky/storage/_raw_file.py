@@ -25,6 +25,8 @@ class RawStream:
         The stream.
     shape : tuple of int
         Shape ``(n, rows, columns)``.
+    num_stored : int
+        Frames that the dataset has room for; those behind it, up to ``n``, were lost.
     dtype : numpy.dtype
         Of the pixels.
     frame_number : ndarray of int64, shape (n,)
@@ -37,6 +39,7 @@ class RawStream:
 
     name: StreamName
     shape: tuple[int, int, int]
+    num_stored: int
     dtype: np.dtype[Any]
     frame_number: NDArray[np.int64]
     timestamp: NDArray[np.float64]
@@ -47,11 +50,11 @@ class RawStream:
         """Path of the frames in the file."""
         return f"/entry/{self.name}/data"
 
-    @property
-    def image_key(self) -> NDArray[np.int32]:
-        """`ImageKey` of each frame, shape ``(n,)``; lost ones are invalid."""
-        key = KEY_OF_STREAM[self.name]
-        return np.where(self.frame_number < 0, ImageKey.INVALID, key).astype(np.int32)
+    def image_key(self, unusable: frozenset[int] = frozenset()) -> NDArray[np.int32]:
+        """`ImageKey` of each frame, shape ``(n,)``; lost and `unusable` ones are invalid."""
+        keys = np.where(self.frame_number < 0, ImageKey.INVALID, KEY_OF_STREAM[self.name])
+        keys[[index for index in unusable if index < len(keys)]] = ImageKey.INVALID
+        return keys.astype(np.int32)
 
 
 def read_raw(path: Path) -> list[RawStream]:
@@ -99,12 +102,16 @@ def _read_stream(path: Path, file: h5py.File, name: StreamName) -> RawStream | N
         )
     except KeyError as error:
         raise DataFileError(f"{path} misses a part of stream {name!r}: {error}") from error
-    if data.ndim != 3 or any(column.shape != data.shape[:1] for column in columns):
+    frames = len(columns[0]) if columns[0].ndim == 1 else 0
+    # The tables have a row for every frame of the series, the pixels room for those that came.
+    if data.ndim != 3 or len(data) > frames or any(column.shape != (frames,) for column in columns):
         raise DataFileError(
             f"{path}: stream {name!r} has frames of shape {data.shape} but tables of"
             f" {[column.shape for column in columns]}; it was not closed properly"
         )
-    if not len(data):
+    if not frames:
         return None
     frame_number, timestamp, angle = (column[...] for column in columns)
-    return RawStream(name, data.shape, data.dtype, frame_number, timestamp, angle)
+    frame_number[len(data) :] = -1
+    shape = (frames, *data.shape[1:])
+    return RawStream(name, shape, len(data), data.dtype, frame_number, timestamp, angle)

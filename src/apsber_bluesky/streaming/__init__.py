@@ -7,6 +7,18 @@ from apsber_bluesky.streaming._codecs import decode, encode, hdf5_filter
 from apsber_bluesky.streaming._eiger_header1 import Expectation
 from apsber_bluesky.streaming._eiger_stream1 import EigerStream1Reader
 from apsber_bluesky.streaming._eiger_stream2 import EigerStream2Reader
+from apsber_bluesky.streaming._gateway import (
+    check_gateway_files,
+    check_gateway_network,
+    write_gateway_files,
+)
+from apsber_bluesky.streaming._health import (
+    HealthCounter,
+    HealthWarning,
+    ReceiverHealth,
+    find_warnings,
+    time_until_full_s,
+)
 from apsber_bluesky.streaming._jungfrau import JungfrauReader
 from apsber_bluesky.streaming._messages import Inbox, Outbox
 from apsber_bluesky.streaming._ntndarray import NtndarrayReader
@@ -21,6 +33,7 @@ from apsber_bluesky.streaming._series_messages import (
     SeriesStart,
 )
 from apsber_bluesky.streaming._source import RingOrFileSource, path_of_uri
+from apsber_bluesky.streaming._spool_audit import audit_spool, read_spool_index, reconcile_books
 
 if TYPE_CHECKING:
     from apsber_bluesky.streaming._relay import PvaMonitor, Relay, RelayBooks
@@ -55,6 +68,8 @@ __all__ = [
     "FramePublisher",
     "FrameReader",
     "FrameRing",
+    "HealthCounter",
+    "HealthWarning",
     "Inbox",
     "JungfrauReader",
     "KeyPair",
@@ -66,6 +81,7 @@ __all__ = [
     "PvaMonitor",
     "Receiver",
     "ReceiverClient",
+    "ReceiverHealth",
     "Relay",
     "RelayBooks",
     "RingOrFileSource",
@@ -74,16 +90,24 @@ __all__ = [
     "allow_key",
     "allowed_folder",
     "allowed_keys",
+    "audit_spool",
+    "check_gateway_files",
+    "check_gateway_network",
     "create_keys",
     "create_ring_memory",
     "decode",
     "encode",
+    "find_warnings",
     "hdf5_filter",
     "list_keys",
     "load_keys",
     "load_public_key",
     "missing_in_ledger",
     "path_of_uri",
+    "read_spool_index",
+    "reconcile_books",
+    "time_until_full_s",
+    "write_gateway_files",
 ]
 
 

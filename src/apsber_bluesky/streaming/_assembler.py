@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from apsber_bluesky.core import FrameError, SeriesBooks, SeriesRequest
 from apsber_bluesky.streaming._series_messages import Codec, Frame, Message, SeriesEnd, SeriesStart
 
 
-class FrameStore(Protocol):
-    """Where an accepted frame goes."""
+@dataclass(slots=True)
+class _Images:
+    """Frames of which images have come to some point; whole when all channels have."""
 
-    def __call__(self, stream: str, index: int, frame: Frame) -> None:
-        """Store the frame at its place."""
-        ...
+    channels: int
+    frames: set[int] = field(default_factory=set)
+    _parts: dict[int, set[int]] = field(default_factory=dict)
+
+    def has(self, number: int, channel: int) -> bool:
+        return number in self.frames or channel in self._parts.get(number, ())
+
+    def add(self, number: int, channel: int) -> None:
+        if self.channels > 1:
+            parts = self._parts.setdefault(number, set())
+            parts.add(channel)
+            if len(parts) < self.channels:
+                return
+            del self._parts[number]
+        self.frames.add(number)
 
 
 @dataclass(slots=True)
@@ -36,7 +48,10 @@ class Series:
     source : int or None
         The series' number on the wire; None until a detector that counts for itself begins.
     contiguous : int
-        Frames from the first on without a gap; kept, for it is asked for all the time.
+        Frames on disk from the first on without a gap; kept, for it is asked for all the time.
+    incomplete, recovered, decoded : set of int
+        Frames that came with parts missing, that a receiver which died had written, and that
+        were put in the ring.
     """
 
     number: int
@@ -47,36 +62,62 @@ class Series:
     source: int | None = None
     started: bool = False
     ended: bool = False
-    seen: set[int] = field(default_factory=set)
-    images: set[tuple[int, int]] = field(default_factory=set)
     contiguous: int = 0
     duplicated: int = 0
     refused: int = 0
+    incomplete: set[int] = field(default_factory=set)
+    recovered: set[int] = field(default_factory=set)
+    decoded: set[int] = field(default_factory=set)
+    _accepted: _Images = field(init=False)
+    _stored: _Images = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._accepted, self._stored = _Images(self.channels), _Images(self.channels)
+
+    @property
+    def seen(self) -> set[int]:
+        """Frames that came and were accepted."""
+        return self._accepted.frames
+
+    @property
+    def written(self) -> set[int]:
+        """Frames that are on disk."""
+        return self._stored.frames
 
     @property
     def complete(self) -> bool:
-        """Whether every frame has come."""
-        return len(self.seen) == self.request.num_frames
+        """Whether every frame is on disk."""
+        return len(self.written) == self.request.num_frames
 
     @property
     def missing(self) -> list[int]:
-        """Places in the stream of the frames that have not come."""
-        numbers = range(self.request.num_frames)
-        return [self.first_index + number for number in numbers if number not in self.seen]
+        """Frames of the series that are not on disk."""
+        written = self.written
+        return [number for number in range(self.request.num_frames) if number not in written]
 
     def add_to(self, books: SeriesBooks) -> SeriesBooks:
         """The books of the stream with this series entered."""
+        first = self.first_index
         return SeriesBooks(
             expected=books.expected + self.request.num_frames,
             received=books.received + len(self.seen) + self.duplicated + self.refused,
-            written=books.written + len(self.seen),
+            written=books.written + len(self.written),
+            used=books.used,
             duplicated=books.duplicated + self.duplicated,
             refused=books.refused + self.refused,
-            missing=books.missing + self.missing,
+            missing=books.missing + [first + number for number in self.missing],
+            decoded=books.decoded + len(self.decoded),
+            recovered=books.recovered + len(self.recovered),
+            incomplete=books.incomplete + [first + number for number in sorted(self.incomplete)],
         )
 
-    def take(self, message: Message, store: FrameStore) -> None:
-        """Check a message against what was announced, and store a good frame.
+    def take(self, message: Message) -> Frame | None:
+        """Check a message against what was announced.
+
+        Returns
+        -------
+        Frame or None
+            A frame that is to be stored; `stored` says when it is.
 
         Raises
         ------
@@ -95,10 +136,11 @@ class Series:
             case SeriesStart():
                 self._check_start(message)
                 self.started = True
-            case Frame():
-                self._take_frame(message, store)
             case SeriesEnd():
                 self.ended = True
+            case Frame():
+                return self._take_frame(message)
+        return None
 
     def _check_start(self, start: SeriesStart) -> None:
         wanted, got = self.request, start
@@ -118,40 +160,46 @@ class Series:
                 f" ({', '.join(got.channels)}), streaming.channels is {self.channels}"
             )
 
-    def _take_frame(self, frame: Frame, store: FrameStore) -> None:
-        request = self.request
-        if not self.started:
-            self.refused += 1
-            raise FrameError(f"frame {frame.number} came before its series was announced")
-        if frame.number >= request.num_frames:
-            self.refused += 1
-            raise FrameError(f"frame {frame.number} of a series of {request.num_frames}")
-        image = (frame.number, frame.channel)
-        if image in self.images:
+    def _take_frame(self, frame: Frame) -> Frame | None:
+        if self._accepted.has(frame.number, frame.channel):
             self.duplicated += 1
-            return
-        if frame.codec not in ("none", self.codec):
+            return None
+        try:
+            self._check_frame(frame)
+        except FrameError:
             self.refused += 1
+            raise
+        self._accepted.add(frame.number, frame.channel)
+        if not frame.complete:
+            self.incomplete.add(frame.number)
+        return frame
+
+    def _check_frame(self, frame: Frame) -> None:
+        if not self.started:
+            raise FrameError(f"frame {frame.number} came before its series was announced")
+        if not 0 <= frame.number < self.request.num_frames:
+            raise FrameError(f"frame {frame.number} of a series of {self.request.num_frames}")
+        if not 0 <= frame.channel < self.channels:
+            raise FrameError(f"frame {frame.number} has a channel {frame.channel}")
+        if frame.codec not in ("none", self.codec):
             raise FrameError(
                 f"frame {frame.number} is compressed as {frame.codec!r}, streaming.codec is"
                 f" {self.codec!r}"
             )
-        if frame.codec == "none" and len(frame.pixels) != self.frame_bytes:
-            self.refused += 1
-            raise FrameError(
-                f"frame {frame.number} has {len(frame.pixels)} bytes, not {self.frame_bytes}"
-            )
-        store(request.stream, self.first_index + frame.number, frame)
-        self.images.add(image)
-        if all((frame.number, channel) in self.images for channel in range(self.channels)):
-            self.seen.add(frame.number)
-            while self.contiguous in self.seen:
-                self.contiguous += 1
+        size, wanted = len(frame.pixels), self.request.frame_bytes
+        if frame.codec == "none" and size != wanted:
+            raise FrameError(f"frame {frame.number} has {size} bytes, not {wanted}")
 
-    @property
-    def frame_bytes(self) -> int:
-        """Size of a frame [byte]."""
-        request = self.request
-        return SeriesStart(
-            self.number, request.num_frames, request.rows, request.columns, request.dtype
-        ).frame_bytes
+    def stored(self, number: int, channel: int) -> None:
+        """An image that `take` returned is on disk."""
+        self._stored.add(number, channel)
+        while self.contiguous in self.written:
+            self.contiguous += 1
+
+    def recover(self, numbers: list[int]) -> None:
+        """These frames were on disk already when this receiver was started."""
+        self.recovered.update(numbers)
+        for number in numbers:
+            for channel in range(self.channels):
+                self._accepted.add(number, channel)
+                self.stored(number, channel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from typing import Any, Final
 
 import zmq
@@ -18,9 +19,11 @@ from apsber_bluesky.core import (
     SeriesTicket,
     ServiceError,
 )
+from apsber_bluesky.streaming._health import ReceiverHealth
 from apsber_bluesky.streaming._messages import pack_message, unpack_message
 
 _POLL_S: Final = 0.02
+_REPEAT_S: Final = 2.0
 
 
 class ReceiverClient:
@@ -49,16 +52,22 @@ class ReceiverClient:
         return socket
 
     def _ask(self, **request: Any) -> dict[str, Any]:
+        packed, deadline = pack_message(request), time.monotonic() + self._timeout_s
         with self._lock:
-            self._socket.send(pack_message(request))
-            if not self._socket.poll(int(self._timeout_s * 1000)):
-                # A REQ socket that got no answer can ask no more.
+            while True:
+                self._socket.send(packed)
+                left_s = max(deadline - time.monotonic(), 0.0)
+                if self._socket.poll(int(min(left_s, _REPEAT_S) * 1000)):
+                    break
+                # A REQ socket that got no answer can ask no more. The receiver may have died and
+                # been started again at the same address: each request may safely be repeated.
                 self._socket.close()
                 self._socket = self._connect()
-                raise ServiceError(
-                    f"the frame receiver at {self._address} did not answer {request['type']!r}"
-                    f" within {self._timeout_s} s; see its log"
-                )
+                if left_s <= _REPEAT_S:
+                    raise ServiceError(
+                        f"the frame receiver at {self._address} did not answer"
+                        f" {request['type']!r} within {self._timeout_s} s; see its log"
+                    )
             answer = unpack_message(self._socket.recv())
         if answer["type"] == "error":
             kind = getattr(core, str(answer["error"]), ApsberError)
@@ -78,7 +87,9 @@ class ReceiverClient:
             If there is no room for the frames or the place cannot be written.
         """
         proposal = self._proposal.get(request.run_uid, DEFAULT_PROPOSAL)
-        answer = self._ask(type="arm", request=request.to_dict(), proposal=proposal)
+        answer = self._ask(
+            type="arm", request=request.to_dict(), proposal=proposal, id=uuid.uuid4().hex
+        )
         return SeriesTicket(
             uri=answer["uri"],
             dataset=answer["dataset"],
@@ -89,6 +100,16 @@ class ReceiverClient:
     def written(self, run_uid: str, stream: str) -> int:
         """Frames of the stream, from the first on without a gap, that are readable on disk."""
         return int(self._ask(type="state", run_uid=run_uid, stream=stream)["readable"])
+
+    def health(self) -> ReceiverHealth:
+        """How the receiver is doing now.
+
+        Raises
+        ------
+        ServiceError
+            If it does not answer.
+        """
+        return ReceiverHealth.from_dict(self._ask(type="health")["health"])
 
     def finish(self, run_uid: str, stream: str, *, timeout_s: float) -> int:
         """Wait for the end of the series and enter it in the books.

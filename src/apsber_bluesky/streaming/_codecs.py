@@ -19,6 +19,11 @@ CODECS: Final[tuple[Codec, ...]] = get_args(Codec)
 
 _HEADER: Final = struct.Struct(">QI")
 _LENGTH: Final = struct.Struct(">I")
+# Neither code makes a frame much larger; with blocks of one byte each, most of it is lengths.
+_MAXIMUM_OVERHEAD_BYTES: Final = 64
+_BITSHUFFLE_FILTER: Final = 32008
+_BITSHUFFLE_LZ4: Final = 2
+_LZ4_FILTER: Final = 32004
 _BITSHUFFLE_ELEMENTS: Final = 8  # bitshuffle works on this many elements at a time
 
 
@@ -50,6 +55,8 @@ def check_encoded(pixels: memoryview, codec: Codec, *, frame_bytes: int, itemsiz
         if size != frame_bytes:
             raise FrameError(f"data: {size} bytes of pixels, not {frame_bytes}")
         return
+    if size > 2 * frame_bytes + _MAXIMUM_OVERHEAD_BYTES:
+        raise FrameError(f"data: {size} bytes of {codec} for a frame of {frame_bytes}")
     if size < _HEADER.size:
         raise FrameError(f"data: {size} bytes of {codec} are too few for a header")
     raw_bytes, block_bytes = _HEADER.unpack_from(pixels)
@@ -240,6 +247,32 @@ def hdf5_filter(codec: Codec, dtype: str) -> dict[str, Any]:
 
     filters = {"bslz4": lambda: hdf5plugin.Bitshuffle(cname="lz4"), "lz4": hdf5plugin.LZ4}
     return dict(filters[codec]())
+
+
+def stored_codec(dataset: Any) -> Codec | None:
+    """How the frames of a dataset are encoded, if each is a chunk that `decode` can read.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Frames, shape ``(n, rows, columns)``.
+
+    Returns
+    -------
+    {"bslz4", "lz4"} or None
+        None for any other filter, and for chunks of another form; HDF5 reads those.
+    """
+    if dataset.chunks != (1, *dataset.shape[1:]):
+        return None
+    plist = dataset.id.get_create_plist()
+    if plist.get_nfilters() != 1:
+        return None
+    number, _, values, _ = plist.get_filter(0)
+    if number == _LZ4_FILTER:
+        return "lz4"
+    # Version twice, pixel size, block size, compressor.
+    is_lz4 = number == _BITSHUFFLE_FILTER and len(values) > 4 and values[4] == _BITSHUFFLE_LZ4
+    return "bslz4" if is_lz4 else None
 
 
 def frame_lz4_block(block: memoryview, frame_bytes: int) -> bytes:

@@ -76,4 +76,7 @@ def shown(value: Any) -> str:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, list | dict | memoryview):
         return f"a {type(value).__name__} of {len(value)}"
-    return repr(value[:64] if isinstance(value, str) else value)
+    if isinstance(value, str | int | float | None):
+        return repr(value[:64] if isinstance(value, str) else value)
+    # Whatever else came may be long, and a line in the log must not be.
+    return f"a {type(value).__name__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -75,8 +76,8 @@ def parse_json(part: bytes | memoryview, what: str, htype: str | None = None) ->
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        # In linear time: somebody may send a hundred thousand keys.
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise FrameError(f"duplicate key {twice[:64]!r}")
     return found
 
@@ -173,7 +174,7 @@ def _origin_s(config: Mapping[str, Any]) -> float:
         began = datetime.fromisoformat(date)
         seconds = (began if began.tzinfo else began.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError) as error:
-        raise FrameError(f"data_collection_date = {shown(date)}: {error}") from error
+        raise FrameError(f"data_collection_date = {shown(date)}: {str(error)[:100]}") from error
     return seconds
 
 

@@ -57,13 +57,15 @@ class EigerStream1Reader:
         self._start: SeriesStart | None = None
         self._origin_s = 0.0
 
-    def read(self, parts: Sequence[bytes | memoryview]) -> list[Message]:
+    def read(self, parts: Sequence[bytes | memoryview], source: int = 0) -> list[Message]:
         """Read one multipart message off the wire.
 
         Parameters
         ----------
         parts : sequence of bytes-like
             The parts. An appendix may follow the parts of a header or an image; it is not read.
+        source : int
+            Number of the socket that it came from; of no concern here.
 
         Returns
         -------
@@ -91,6 +93,10 @@ class EigerStream1Reader:
                 raise FrameError(f"dseries_end-1.0 message of {len(parts)} parts instead of 1")
             return [SeriesEnd(self._series(header, "dseries_end-1.0").series, -1)]
         raise FrameError(f"htype = {shown(kind)} is not dheader, dimage or dseries_end-1.0")
+
+    def finish(self) -> list[Message]:
+        """What is still held at the end of a series: nothing."""
+        return []
 
     def _series(self, header: Mapping[str, Any], what: str) -> SeriesStart:
         if self._start is None:

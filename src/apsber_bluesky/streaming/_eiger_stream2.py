@@ -68,13 +68,15 @@ class EigerStream2Reader:
         self._unique_id = ""
         self._date: tuple[str, float] = ("", 0.0)
 
-    def read(self, parts: Sequence[bytes | memoryview]) -> list[Message]:
+    def read(self, parts: Sequence[bytes | memoryview], source: int = 0) -> list[Message]:
         """Read one message off the wire.
 
         Parameters
         ----------
         parts : sequence of bytes-like
             The message, which has one part.
+        source : int
+            Number of the socket that it came from; of no concern here.
 
         Returns
         -------
@@ -114,9 +116,15 @@ class EigerStream2Reader:
         )
         unique_id = text(message, "series_unique_id")
         if unique_id == self._unique_id and start != self._start:
-            raise FrameError(f"series_unique_id = {unique_id!r} starts again as another series")
+            raise FrameError(
+                f"series_unique_id = {unique_id[:64]!r} starts again as another series"
+            )
         self._start, self._unique_id = start, unique_id
         return start
+
+    def finish(self) -> list[Message]:
+        """What is still held at the end of a series: nothing."""
+        return []
 
     def _series(self, message: Mapping[str, Any], what: str) -> SeriesStart:
         if self._start is None:
@@ -126,7 +134,9 @@ class EigerStream2Reader:
         if series != self._start.series:
             raise FrameError(f"series_id = {series} while series {self._start.series} is open")
         if unique_id != self._unique_id:
-            raise FrameError(f"series_unique_id = {unique_id!r} is not {self._unique_id!r}")
+            raise FrameError(
+                f"series_unique_id = {unique_id[:64]!r} is not {self._unique_id[:64]!r}"
+            )
         return self._start
 
     def _read_image(self, message: Mapping[str, Any]) -> list[Frame]:
@@ -176,8 +186,9 @@ def _channels(message: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
-    shortened = [name[:64] for name in names][: MAXIMUM_CHANNELS + 1]
-    return f"({', '.join(shortened)})"
+    joined = ", ".join(name[:64] for name in [*names][: MAXIMUM_CHANNELS + 1])[:256]
+    # A name may hold anything, also the end of a line.
+    return f"({joined if joined.isprintable() else ascii(joined)})"
 
 
 def _pixels(item: Any, start: SeriesStart) -> tuple[memoryview, Codec]:
@@ -240,7 +251,7 @@ def _unix_s(date: str) -> float:
     try:
         return datetime.fromisoformat(date.upper()).timestamp()
     except (ValueError, OverflowError) as error:
-        raise FrameError(f"series_date = {date[:64]!r}: {error}") from error
+        raise FrameError(f"series_date = {date[:64]!r}: {str(error)[:100]}") from error
 
 
 def _rational(message: Mapping[str, Any], key: str) -> float:

@@ -14,6 +14,7 @@ import msgpack
 import numpy as np
 
 from apsber_bluesky.core import KEY_OF_STREAM, FrameError
+from apsber_bluesky.streaming._bounded_msgpack import FLAT, unpack_map
 from apsber_bluesky.streaming._series_messages import (
     DTYPES,
     MAXIMUM_FRAME_BYTES,
@@ -221,7 +222,21 @@ def parse_answer(part: bytes | memoryview) -> Answer:
     answer = _parse(part, _ANSWERS, MAXIMUM_ANSWER_BYTES, MAXIMUM_RANGES)
     if isinstance(answer, Start) and answer.frame_bytes > MAXIMUM_FRAME_BYTES:
         raise FrameError(f"frames of {answer.frame_bytes} bytes exceed {MAXIMUM_FRAME_BYTES}")
+    if isinstance(answer, End):
+        _check_books(answer)
     return answer
+
+
+def _check_books(end: End) -> None:
+    named = sum(stop - begin for begin, stop in end.missing)
+    # More may be missing than could be named, but not fewer.
+    if not named <= end.num_missing <= end.num_frames or (
+        end.missing and end.missing[-1][1] > end.num_frames
+    ):
+        raise FrameError(
+            f"fan-out end: {named} missing frames named, {end.num_missing} counted, of"
+            f" {end.num_frames}"
+        )
 
 
 def _parse(
@@ -230,20 +245,19 @@ def _parse(
     if len(packed) > maximum_bytes:
         raise FrameError(f"fan-out header of {len(packed)} bytes exceeds {maximum_bytes}")
     try:
-        header = msgpack.unpackb(
+        header = unpack_map(
             packed,
+            # The list of ranges, and each of them.
+            maximum_containers=FLAT + array,
             max_map_len=32,
             max_array_len=array,
             max_str_len=4096,
             max_bin_len=0,
-            max_ext_len=0,
-            object_pairs_hook=_without_duplicates,
         )
-    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+    except ValueError as error:
         raise FrameError(f"fan-out header is not msgpack: {error}") from error
-    if not isinstance(header, dict) or header.get("protocol") != PROTOCOL:
-        found = header.get("protocol") if isinstance(header, dict) else type(header).__name__
-        raise FrameError(f"fan-out protocol is {found!r:.80}, not {PROTOCOL!r}")
+    if header.get("protocol") != PROTOCOL:
+        raise FrameError(f"fan-out protocol is {header.get('protocol')!r:.80}, not {PROTOCOL!r}")
     name = header.get("type")
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
@@ -255,10 +269,3 @@ def _parse(
             raise FrameError(f"fan-out {name}: {field.name} = {value!r:.80} is not allowed")
         values[field.name] = value
     return kind(**values)
-
-
-def _without_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands in it twice")
-    return found

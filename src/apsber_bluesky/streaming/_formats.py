@@ -22,7 +22,7 @@ MakeReader = Callable[[SeriesRequest, StreamingSettings], FrameReader]
 class SuiteReader:
     """Read the suite's own protocol, which repeats the number that the receiver gave the series."""
 
-    def read(self, parts: Sequence[bytes | memoryview]) -> list[Message]:
+    def read(self, parts: Sequence[bytes | memoryview], source: int = 0) -> list[Message]:
         """Read one message.
 
         Raises
@@ -31,6 +31,10 @@ class SuiteReader:
             If it is no such message.
         """
         return [parse(parts)]
+
+    def finish(self) -> list[Message]:
+        """Nothing is held."""
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ def _eiger1(request: SeriesRequest, settings: StreamingSettings) -> FrameReader:
 
 def _jungfrau(request: SeriesRequest, settings: StreamingSettings) -> FrameReader:
     wanted = SeriesStart(0, request.num_frames, request.rows, request.columns, request.dtype)
-    return JungfrauReader(wanted, grid=settings.module_grid)
+    sources = len(settings.frame_address.split(","))
+    return JungfrauReader(wanted, grid=settings.module_grid, sources=sources)
 
 
 _FORMATS: Final[dict[str, WireFormat]] = {

@@ -1,56 +1,36 @@
-"""Jungfrau, as slsReceiver sends it (docs/reference/jungfrau-stream.md): JSON and raw pixels.
-
-The header is written by hand at the other end, and nothing in it is escaped; parsing is bounded,
-and nothing is trusted before it is checked.
-"""
+"""Jungfrau, as slsReceiver sends it (docs/reference/jungfrau-stream.md): one socket per module."""
 
 from __future__ import annotations
 
-import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from apsber_bluesky.core import FrameError, InputError
-from apsber_bluesky.streaming._jungfrau_modules import DEFAULT_WINDOW, ModuleAssembler, ModulePart
+from apsber_bluesky.streaming._jungfrau_header import parse_header
+from apsber_bluesky.streaming._jungfrau_modules import (
+    DEFAULT_WINDOW,
+    DEFAULT_WINDOW_BYTES,
+    JoinedImage,
+    ModuleAssembler,
+    ModulePart,
+    Place,
+)
+from apsber_bluesky.streaming._jungfrau_thinning import ThinningDetector
 from apsber_bluesky.streaming._series_messages import Frame, Message, SeriesEnd, SeriesStart
 
-JSON_VERSION: Final = 5
-DETECTOR_TYPE: Final = 3
-PACKET_BYTES: Final = 8192
-MAXIMUM_HEADER_BYTES: Final = 8192
+logger = logging.getLogger(__name__)
 
-_MAXIMUM_BRACKETS: Final = 64
-_MAXIMUM_DIGITS: Final = 20
+PACKET_BYTES: Final = 8192
+
 _TICK_S: Final = 1e-7
-_U16, _U32, _U64 = 2**16 - 1, 2**32 - 1, 2**64 - 1
-_INTEGERS: Final = {
-    "bitmode": (16, 16),
-    "fileIndex": (0, _U64),
-    "size": (1, _U32),
-    "acqIndex": (0, _U64),
-    "frameIndex": (0, _U64),
-    "completeImage": (0, 1),
-    "frameNumber": (0, _U64),
-    "expLength": (0, _U32),
-    "packetNumber": (0, _U32),
-    "detSpec1": (0, _U64),
-    "timestamp": (0, _U64),
-    "modId": (0, _U16),
-    "row": (0, _U16),
-    "column": (0, _U16),
-    "detSpec2": (0, _U16),
-    "detSpec3": (0, _U32),
-    "detSpec4": (0, _U16),
-    "detType": (DETECTOR_TYPE, DETECTOR_TYPE),
-    "version": (0, 255),
-    "flipRows": (0, 1),
-    # Four quarters of Eigers make a quad; a Jungfrau has none.
-    "quad": (0, 0),
-}
+# What slsReceiver puts where a packet did not come.
+_FILLING: Final = 0xFFFF
 
 
 class JungfrauReader:
@@ -62,21 +42,28 @@ class JungfrauReader:
         What the plan asked for; the first header must fit it, and so must all others.
     grid : (int, int)
         Rows and columns of modules, or of half modules if each has two interfaces.
+    sources : int
+        Sockets that are read: one for each module, or 1 that carries all of them.
     first_frame : int
         The detector's number of the first frame; it counts from 1 unless it was told otherwise.
     file_index : int, optional
         The acquisition's file index; that of the first header if not given.
     clock_zero_s : float
         Unix time when the detector's clock was zero [s], for timestamps.
-    window : int
-        Frames that may be under way between the first module's part and the last one's.
+    window, window_bytes : int
+        Frames that may be under way between the first module's part and the last one's, and the
+        memory that they may take [byte].
 
     Attributes
     ----------
     counts : Counter of str
-        What was refused, by reason.
+        What was not as it should be, by reason.
     incomplete : dict of int to str
-        Frames that came without all their pixels, and why; they are never delivered.
+        Frames that were delivered without all their pixels, and why.
+    missing : list of int
+        Frames of which nothing was delivered.
+    warnings : list of str
+        What is wrong with the detector's settings, as far as its messages tell.
 
     Raises
     ------
@@ -89,111 +76,143 @@ class JungfrauReader:
         wanted: SeriesStart,
         *,
         grid: tuple[int, int] = (1, 1),
+        sources: int = 1,
         first_frame: int = 1,
         file_index: int | None = None,
         clock_zero_s: float = 0.0,
         window: int = DEFAULT_WINDOW,
+        window_bytes: int = DEFAULT_WINDOW_BYTES,
     ) -> None:
-        if min(grid) < 1 or wanted.rows % grid[0] or wanted.columns % grid[1]:
+        _check_series(wanted, grid, sources)
+        if first_frame < 0 or window < 1 or window_bytes < 1:
             raise InputError(
-                f"frames of {wanted.rows} x {wanted.columns} pixels are not made of a grid of"
-                f" {grid} modules; give the rows and columns of modules"
+                f"first_frame is {first_frame}, window {window} frames or {window_bytes} bytes;"
+                " give 0, 1 and 1 or more"
             )
-        if wanted.dtype != "<u2" or len(wanted.channels) != 1:
-            raise InputError(
-                f"a Jungfrau sends one channel of '<u2', the plan asks for"
-                f" {len(wanted.channels)} of {wanted.dtype!r}"
-            )
-        if first_frame < 0 or window < 1:
-            raise InputError(f"first_frame is {first_frame}, window {window}; give 0 and 1 or more")
         self._wanted = wanted
         self._grid = grid
         self._shape = (wanted.rows // grid[0], wanted.columns // grid[1])
+        self._sources = sources
         self._first_frame = first_frame
         self._file_index = file_index
         self._clock_zero_s = clock_zero_s
-        self._assembler = ModuleAssembler(wanted, grid, window=window)
+        self._assembler = ModuleAssembler(wanted, grid, window=window, window_bytes=window_bytes)
+        self._thinning = ThinningDetector()
+        self._place_of: dict[int, Place] = {}
         self._begun = False
         self._announced = False
         self._ended = False
-        self._ends: set[object] = set()
+        self._ends: set[int] = set()
+        self.warnings: list[str] = []
 
     @property
     def counts(self) -> Counter[str]:
-        """What was refused, by reason."""
+        """What was not as it should be, by reason."""
         return self._assembler.counts
 
     @property
     def incomplete(self) -> dict[int, str]:
-        """Frames that came without all their pixels, and why."""
+        """Frames that were delivered without all their pixels, and why."""
         return self._assembler.incomplete
 
     @property
     def missing(self) -> list[int]:
-        """Frames that were not delivered, also those of which nothing came."""
+        """Frames of which nothing was delivered."""
         return self._assembler.missing
 
-    def read(
-        self, parts: Sequence[bytes | memoryview], source: object | None = None
-    ) -> list[Message]:
+    def read(self, parts: Sequence[bytes | memoryview], source: int = 0) -> list[Message]:
         """Read one multipart message off the wire.
 
         Parameters
         ----------
         parts : sequence of bytes-like
             The parts of the message.
-        source : hashable, optional
-            Which socket it came from. The message that ends an acquisition does not say who sends
-            it, and it is sent again and again: without `source` each counts as another module's.
+        source : int
+            Number of the socket that it came from. Where each module has its own, a module is
+            known by its socket and by its header, and the two must agree.
 
         Returns
         -------
         list of SeriesStart, Frame or SeriesEnd
-            Nothing while modules of the frame are awaited.
+            Nothing while modules of the frame are awaited. A frame whose parts did not all come
+            is not `Frame.complete`, and the pixels of those parts are zero.
 
         Raises
         ------
         FrameError
-            If it is no such message, does not fit the series, or its image is incomplete.
+            If it is no such message or does not fit the series.
         """
         header = self._parse(parts)
         if header["data"] == 0:
-            return self._end(len(self._ends) if source is None else source)
-        part = self._part(header, parts)
-        start = self._announce()
-        whole = self._assembler.add(part)
-        if whole is None:
-            return start
-        image, timestamp_s = whole
-        pixels = np.ascontiguousarray(image).data.cast("B")
-        frame = Frame(
+            return self._end(source)
+        part = self._part(header, parts, source)
+        if self._sources > 1:
+            # A module that goes on after its end had repeated that of the acquisition before.
+            self._ends.discard(source)
+        self._warn(self._thinning.saw(part.place, part.number))
+        messages = [*self._announce(), *self._frames(self._assembler.add(part))]
+        return messages + (self._say_end() if self._assembler.whole else [])
+
+    def finish(self) -> list[Message]:
+        """Deliver what is still under way: the series is over and nothing more will come.
+
+        Returns
+        -------
+        list of Frame
+            Images that waited for a part, which are not `Frame.complete`.
+        """
+        for text in self._thinning.finish():
+            self._warn(text)
+        if self.incomplete:
+            logger.warning(
+                "series %d: %d images are incomplete", self._wanted.series, len(self.incomplete)
+            )
+        return self._frames(self._assembler.finish())
+
+    def _frames(self, images: list[JoinedImage]) -> list[Message]:
+        return [self._frame(image) for image in images]
+
+    def _frame(self, image: JoinedImage) -> Frame:
+        if image.fault and len(self.incomplete) == 1:
+            # One line tells what goes wrong; the books name the others.
+            logger.warning("frame %d is incomplete: %s", image.number, image.fault)
+        pixels = np.ascontiguousarray(image.pixels).data.cast("B")
+        return Frame(
             series=self._wanted.series,
-            number=part.number,
-            timestamp_s=timestamp_s,
+            number=image.number,
+            timestamp_s=image.timestamp_s,
             angle_deg=float("nan"),
             checksum=xxhash.xxh3_64_intdigest(pixels),
             pixels=pixels,
+            complete=not image.fault,
         )
-        return [*start, frame, *self._end_if_whole()]
 
-    def finish(self) -> None:
-        """Give up frames still under way: the series is over and nothing more will come."""
-        self._assembler.finish()
+    def _warn(self, text: str) -> None:
+        # All modules are set alike; the first that is wrong speaks for them.
+        if text and not self.warnings:
+            logger.warning("Jungfrau series %d: %s", self._wanted.series, text)
+            self.warnings.append(text)
 
-    def _end(self, source: object) -> list[Message]:
+    def _end(self, source: int) -> list[Message]:
         if not self._begun:
             # That of the acquisition before: it is sent again until somebody stops it.
             self.counts["stale_end"] += 1
             return []
+        modules = self._grid[0] * self._grid[1]
+        if self._sources < modules:
+            # Nothing tells whose end it is, and parts of other modules may still be on their way.
+            self._ends.add(len(self._ends))
+            return self._say_end() if len(self._ends) == modules else []
         self._ends.add(source)
-        if self._ended or len(self._ends) < self._grid[0] * self._grid[1]:
+        if len(self._ends) == modules:
+            return [*self._frames(self._assembler.finish()), *self._say_end()]
+        if source not in self._place_of:
             return []
-        return self._say_end()
-
-    def _end_if_whole(self) -> list[Message]:
-        return self._say_end() if self._assembler.whole and not self._ended else []
+        return self._frames(self._assembler.passed_all(self._place_of[source]))
 
     def _say_end(self) -> list[Message]:
+        if self._ended:
+            return []
         self._ended = True
         return [*self._announce(), SeriesEnd(self._wanted.series, -1)]
 
@@ -217,7 +236,9 @@ class JungfrauReader:
             )
         return header
 
-    def _part(self, header: dict[str, Any], parts: Sequence[bytes | memoryview]) -> ModulePart:
+    def _part(
+        self, header: dict[str, Any], parts: Sequence[bytes | memoryview], source: int
+    ) -> ModulePart:
         number = header["frameNumber"] - self._first_frame
         if not 0 <= number < self._wanted.num_frames:
             last = self._first_frame + self._wanted.num_frames - 1
@@ -226,6 +247,9 @@ class JungfrauReader:
                 f"frameNumber {header['frameNumber']} is not in {self._first_frame}..{last}",
             )
         self._check_geometry(header, number)
+        place = (header["row"], header["column"])
+        if self._sources > 1:
+            self._check_source(source, place)
         if self._file_index is None:
             self._file_index = header["fileIndex"]
         if header["fileIndex"] != self._file_index:
@@ -235,14 +259,14 @@ class JungfrauReader:
                 f" {self._file_index} is being received",
             )
         self._begun = True
-        self._check_complete(header, number, len(parts[1]))
-        pixels = np.frombuffer(parts[1], dtype="<u2").reshape(self._shape)
+        pixels, fault = self._pixels(header, parts[1], number, place)
+        pixels = pixels.reshape(self._shape)
         return ModulePart(
             number=number,
-            row=header["row"],
-            column=header["column"],
+            place=place,
             timestamp_s=self._clock_zero_s + header["timestamp"] * _TICK_S,
             pixels=pixels[::-1] if header["flipRows"] else pixels,
+            fault=fault,
         )
 
     def _check_geometry(self, header: dict[str, Any], number: int) -> None:
@@ -267,101 +291,76 @@ class JungfrauReader:
                 f" {self._grid}",
             )
 
-    def _check_complete(self, header: dict[str, Any], number: int, size: int) -> None:
-        place = (header["row"], header["column"])
-        packets = -(-header["size"] // PACKET_BYTES)
-        if size != header["size"]:
-            count, why = "truncated", f"{size} bytes of data instead of {header['size']}"
-        elif header["packetNumber"] != packets:
-            count, why = "packets_missing", f"{header['packetNumber']} of {packets} packets"
-        elif not header["completeImage"]:
-            count, why = "incomplete_image", "completeImage 0"
-        else:
+    def _check_source(self, source: int, place: Place) -> None:
+        known = self._place_of.get(source)
+        if known == place:
             return
-        self._assembler.give_up(number, count, f"given up: module {place} has {why}")
-        raise FrameError(f"frame {number}: module {place} has {why}")
+        if known is not None:
+            self._refuse(
+                "wrong_place",
+                f"socket {source} sent module {known} and now says it is {place}; was its"
+                " slsReceiver started anew with another position?",
+            )
+        other = next((s for s, taken in self._place_of.items() if taken == place), None)
+        if other is not None:
+            self._refuse(
+                "wrong_place",
+                f"sockets {other} and {source} both send module {place}; does"
+                " streaming.frame_address name one slsReceiver twice?",
+            )
+        self._place_of[source] = place
+
+    def _pixels(
+        self, header: dict[str, Any], data: bytes | memoryview, number: int, place: Place
+    ) -> tuple[NDArray[Any], str]:
+        """The pixels of a part, zero where they did not come, and why if so."""
+        packets, came = -(-header["size"] // PACKET_BYTES), header["packetNumber"]
+        if len(data) != header["size"]:
+            why = f"{len(data)} bytes of data instead of {header['size']}"
+            self._assembler.refuse(number, place, why)
+            self._refuse("truncated", f"frame {number}: module {place} has {why}")
+        if came > packets:
+            self._refuse("bad_header", f"frame {number}: packetNumber is {came} of {packets}")
+        pixels = np.frombuffer(data, dtype="<u2")
+        if came == packets and header["completeImage"]:
+            return pixels, ""
+        self.counts["packets_missing" if came < packets else "incomplete_image"] += 1
+        return (
+            _without_filling(pixels, packets - came),
+            f"{came} of {packets} packets" if came < packets else "completeImage 0",
+        )
 
     def _refuse(self, count: str, why: str) -> NoReturn:
         self.counts[count] += 1
         raise FrameError(f"Jungfrau series {self._wanted.series}: {why}")
 
 
-def parse_header(packed: bytes | memoryview) -> dict[str, Any]:
-    """Read a header, in bounded time and memory.
-
-    Returns
-    -------
-    dict
-        Every field of the format, checked for its type and range; of a header without data
-        (the end of an acquisition) only ``jsonversion`` and ``data``.
-
-    Raises
-    ------
-    FrameError
-        If it is anything else; it names the field.
-    """
-    if len(packed) > MAXIMUM_HEADER_BYTES:
-        raise FrameError(f"Jungfrau header of {len(packed)} bytes exceeds {MAXIMUM_HEADER_BYTES}")
-    raw = bytes(packed)
-    # Brackets bound the depth, before the parser would recurse.
-    if raw.count(b"[") + raw.count(b"{") > _MAXIMUM_BRACKETS:
-        raise FrameError("Jungfrau header is nested too deeply")
-    try:
-        header = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_without_duplicates,
-            parse_int=_parse_integer,
-            parse_constant=_refuse_constant,
+def _check_series(wanted: SeriesStart, grid: tuple[int, int], sources: int) -> None:
+    if min(grid) < 1 or wanted.rows % grid[0] or wanted.columns % grid[1]:
+        raise InputError(
+            f"frames of {wanted.rows} x {wanted.columns} pixels are not made of a grid of"
+            f" {grid} modules; give the rows and columns of modules"
         )
-    except ValueError as error:
-        raise FrameError(f"Jungfrau header is not JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise FrameError(f"Jungfrau header is a {type(header).__name__}, not a map")
-    _check_integer("jsonversion", header.get("jsonversion"), JSON_VERSION, JSON_VERSION)
-    _check_integer("data", header.get("data"), 0, 1)
-    if header["data"]:
-        _check_fields(header)
-    return header
+    if wanted.dtype != "<u2" or len(wanted.channels) != 1:
+        raise InputError(
+            f"a Jungfrau sends one channel of '<u2', the plan asks for"
+            f" {len(wanted.channels)} of {wanted.dtype!r}"
+        )
+    if sources not in (1, grid[0] * grid[1]):
+        raise InputError(
+            f"{sources} addresses for a grid of {grid} modules; give one for each module, or one"
+            " that carries all of them"
+        )
 
 
-def _check_fields(header: dict[str, Any]) -> None:
-    for key, (low, high) in _INTEGERS.items():
-        _check_integer(key, header.get(key), low, high)
-    for key, length, low in (("detshape", 2, 1), ("shape", 2, 1), ("rx_roi", 4, -1)):
-        value = header.get(key)
-        if not isinstance(value, list) or len(value) != length:
-            raise FrameError(f"Jungfrau header: {key} = {value!r} is not {length} integers")
-        for item in value:
-            _check_integer(key, item, low, _U32)
-    progress = header.get("progress")
-    if isinstance(progress, bool) or not isinstance(progress, int | float):
-        raise FrameError(f"Jungfrau header: progress = {progress!r} is not a number")
-    if not isinstance(header.get("fname"), str):
-        raise FrameError(f"Jungfrau header: fname = {header.get('fname')!r} is not a string")
-    added = header.get("addJsonHeader", {})
-    if not isinstance(added, dict) or not all(isinstance(value, str) for value in added.values()):
-        raise FrameError("Jungfrau header: addJsonHeader is not a map of strings")
-
-
-def _check_integer(key: str, value: object, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        wanted = str(low) if low == high else f"an integer in {low}..{high}"
-        raise FrameError(f"Jungfrau header: {key} = {value!r} is not {wanted}")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = Counter(key for key, _ in pairs)
-        raise ValueError(f"{next(key for key in names if names[key] > 1)!r} comes twice")
-    return result
-
-
-def _parse_integer(digits: str) -> int:
-    if len(digits) > _MAXIMUM_DIGITS:
-        raise ValueError(f"integer of {len(digits)} digits")
-    return int(digits)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+def _without_filling(pixels: NDArray[Any], lost: int) -> NDArray[Any]:
+    """Pixels with zeros in the packets that were lost; all zero if it cannot be told which."""
+    starts = np.arange(0, len(pixels), PACKET_BYTES // 2)
+    # A packet of which every bit is set is what slsReceiver filled in.
+    filled = np.flatnonzero(np.bitwise_and.reduceat(pixels, starts) == _FILLING)
+    if len(filled) != lost or not lost:
+        return np.zeros_like(pixels)
+    kept = pixels.copy()
+    for packet in filled:
+        kept[starts[packet] : starts[packet] + PACKET_BYTES // 2] = 0
+    return kept

@@ -14,10 +14,12 @@ import msgpack
 import zmq
 
 from apsber_bluesky.core import ServiceError
+from apsber_bluesky.streaming._bounded_msgpack import unpack_map
 
 logger = logging.getLogger(__name__)
 
 MAXIMUM_MESSAGE_BYTES: Final = 16 << 20
+MAXIMUM_CONTAINERS: Final = 1 << 18
 
 
 def pack_message(message: Mapping[str, Any]) -> bytes:
@@ -48,10 +50,10 @@ def unpack_message(packed: bytes) -> dict[str, Any]:
     if len(packed) > MAXIMUM_MESSAGE_BYTES:
         raise ServiceError(f"message of {len(packed)} bytes exceeds {MAXIMUM_MESSAGE_BYTES}")
     try:
-        message = msgpack.unpackb(packed)
-    except (ValueError, msgpack.UnpackException) as error:
+        message: dict[str, Any] = unpack_map(packed, maximum_containers=MAXIMUM_CONTAINERS)
+    except ValueError as error:
         raise ServiceError(f"message of {len(packed)} bytes is not msgpack: {error}") from error
-    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+    if not isinstance(message.get("type"), str):
         raise ServiceError("message is not a map with a type")
     return message
 

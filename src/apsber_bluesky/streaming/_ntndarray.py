@@ -26,6 +26,7 @@ from apsber_bluesky.streaming._series_messages import (
 MAXIMUM_ID: Final = 2**31 - 1
 
 _MAXIMUM_ATTRIBUTES: Final = 4096
+_REAL: Final = (int, float, np.integer, np.floating)
 _MALFORMED: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 
@@ -132,7 +133,7 @@ class NtndarrayReader:
         try:
             unique_id, time_s = _identity(value)
         except _MALFORMED as error:
-            self._refuse("malformed", f"NTNDArray without id or time: {error!r}")
+            self._refuse("malformed", f"NTNDArray without id or time: {error!r:.300}")
         if not self.ready:
             return self._take_stale(unique_id, time_s)
         if self._reconnected and (unique_id, time_s) == self._stale:
@@ -208,7 +209,7 @@ class NtndarrayReader:
         except FrameError as error:
             self._refuse("malformed", f"frame {number}: {error}")
         except _MALFORMED as error:
-            self._refuse("malformed", f"frame {number}: malformed NTNDArray: {error!r}")
+            self._refuse("malformed", f"frame {number}: malformed NTNDArray: {error!r:.300}")
         messages: list[Message] = []
         if self._start is None:
             messages.append(self._begin(array, number))
@@ -259,17 +260,17 @@ def _identity(value: Any) -> tuple[int, float]:
     unique_id = read_integer(value["uniqueId"], 0, MAXIMUM_ID)
     stamp = value["dataTimeStamp"]
     seconds = read_integer(stamp["secondsPastEpoch"], -(2**40), 2**40)
-    return unique_id, seconds + read_integer(stamp["nanoseconds"], 0, 10**9) * 1e-9
+    return unique_id, seconds + read_integer(stamp["nanoseconds"], 0, 10**9 - 1) * 1e-9
 
 
 def _angle(value: Any, name: str) -> float:
     attributes = value["attribute"]
     if len(attributes) > _MAXIMUM_ATTRIBUTES:
-        raise ValueError(f"{len(attributes)} attributes")
-    for attribute in attributes:
-        if attribute["name"] == name:
-            angle = attribute["value"]
-            if isinstance(angle, bool) or not isinstance(angle, int | float | np.number):
-                return math.nan
-            return float(angle)
-    return math.nan
+        raise FrameError(f"{len(attributes)} attributes, more than {_MAXIMUM_ATTRIBUTES}")
+    angles = [attribute["value"] for attribute in attributes if attribute["name"] == name]
+    if len(angles) > 1:
+        raise FrameError(f"attribute {name!r} is there {len(angles)} times")
+    if not angles or isinstance(angles[0], bool) or not isinstance(angles[0], _REAL):
+        return math.nan
+    angle = float(angles[0])
+    return angle if math.isfinite(angle) else math.nan

@@ -35,9 +35,9 @@ def read_integer(value: Any, low: int, high: int) -> int:
         If it is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{value!r} is not an integer")
+        raise TypeError(f"{value!r:.80} is not an integer")
     if not low <= value <= high:
-        raise ValueError(f"{value!r} is not in {low}..{high}")
+        raise ValueError(f"{value!r:.80} is not in {low}..{high}")
     return int(value)
 
 
@@ -71,11 +71,11 @@ def decode_pixels(value: Any) -> NDArray[Any]:
         dtype = data.dtype.newbyteorder("<").str
     else:
         if data.dtype.itemsize != 1:
-            raise FrameError(f"codec {codec!r} with {data.dtype.str} elements instead of bytes")
+            raise FrameError(f"codec {codec!r:.80} with {data.dtype.str} elements instead of bytes")
         code = read_integer(value["codec"]["parameters"], 0, 255)
         dtype = _DTYPE_OF_CODE.get(code, f"type code {code}")
     if dtype not in DTYPES:
-        raise FrameError(f"dtype {dtype!r} is not one of {', '.join(sorted(DTYPES))}")
+        raise FrameError(f"dtype {dtype!r:.80} is not one of {', '.join(sorted(DTYPES))}")
     size = shape[0] * shape[1] * np.dtype(dtype).itemsize
     if size > MAXIMUM_FRAME_BYTES:
         raise FrameError(f"{size} bytes exceed {MAXIMUM_FRAME_BYTES}")
@@ -83,7 +83,7 @@ def decode_pixels(value: Any) -> NDArray[Any]:
         plain: NDArray[Any] = np.ascontiguousarray(data, dtype=dtype)
     else:
         if codec not in _DECODERS:
-            raise FrameError(f"codec {codec!r} is not one of {', '.join(sorted(_DECODERS))}")
+            raise FrameError(f"codec {codec!r:.80} is not one of {', '.join(sorted(_DECODERS))}")
         packed = np.ascontiguousarray(data).data.cast("B")
         plain = np.frombuffer(_DECODERS[codec](packed, size, np.dtype(dtype).itemsize), dtype="|u1")
     if plain.nbytes != size:

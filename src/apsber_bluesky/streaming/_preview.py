@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from apsber_bluesky.core import ConfigurationError, FrameError, InputError
 from apsber_bluesky.streaming._authenticator import CurveAuthenticator
+from apsber_bluesky.streaming._bounded_msgpack import unpack_map
 from apsber_bluesky.streaming._fan_out import check_open_address
 from apsber_bluesky.streaming._fan_out_client import ClientKeys
 from apsber_bluesky.streaming._messages import bound_address
@@ -213,12 +214,12 @@ def parse_preview(message: bytes) -> Preview:
         raise FrameError(f"preview header of {size} bytes refused")
     body = memoryview(message)[_LENGTH.size + size :]
     try:
-        header = msgpack.unpackb(
-            message[_LENGTH.size : _LENGTH.size + size], max_map_len=32, max_array_len=0
+        header = unpack_map(
+            message[_LENGTH.size : _LENGTH.size + size], max_array_len=0, max_bin_len=0
         )
-    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+    except ValueError as error:
         raise FrameError(f"preview header is not msgpack: {error}") from error
-    if not isinstance(header, dict) or header.get("protocol") != PROTOCOL:
+    if header.get("protocol") != PROTOCOL:
         raise FrameError(f"no message of {PROTOCOL}")
     values: tuple[Any, ...] = tuple(header.get(key) for key in _KEYS)
     _, run_uid, stream, index, dtype, rows, columns = values

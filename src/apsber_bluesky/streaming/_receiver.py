@@ -1,8 +1,8 @@
 """The receiver: the only reader of a detector's frame port.
 
-It checks and numbers frames, writes the spool, feeds the ring and accounts for every frame. One
-thread does it all, so there is one order of events; consumers and the plan ask it over a control
-socket and it never waits for any of them.
+It checks and numbers frames, has them written to spool and ring, and accounts for every one. This
+thread reads the sockets and keeps the books, so there is one order of events; another writes.
+Consumers and the plan ask over a control socket, and it waits for none of them.
 """
 
 from __future__ import annotations
@@ -13,46 +13,37 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 import zmq
 
 from apsber_bluesky.core import (
     ApsberError,
-    ConfigurationError,
     FrameBooks,
     FrameError,
-    RunFolder,
     RunLedger,
-    RunState,
     SeriesBooks,
     SeriesRequest,
+    ServiceError,
     StorageError,
     StreamingSettings,
+    find_run,
 )
-from apsber_bluesky.streaming._assembler import Series
-from apsber_bluesky.streaming._formats import wire_format
+from apsber_bluesky.streaming._frame_flow import FrameFlow
+from apsber_bluesky.streaming._health import ReceiverHealth, time_until_full_s
 from apsber_bluesky.streaming._messages import (
     MAXIMUM_MESSAGE_BYTES,
     bound_address,
     pack_message,
     unpack_message,
 )
-from apsber_bluesky.streaming._ring import FrameRing, frame_tag, stream_key
-from apsber_bluesky.streaming._series_messages import (
-    MAXIMUM_FRAME_BYTES,
-    Frame,
-    FrameReader,
-    Message,
-)
-from apsber_bluesky.streaming._spool import Spool, dataset_path
-from apsber_bluesky.streaming._wire import MAXIMUM_HEADER_BYTES
+from apsber_bluesky.streaming._received_run import ReceivedRun, check_space
+from apsber_bluesky.streaming._receiver_state import ReceiverState, forget_state
+from apsber_bluesky.streaming._ring import FrameRing
 
 logger = logging.getLogger(__name__)
 
-_FLUSH_FRAMES: Final = 16
+_TURN_MESSAGES: Final = 16
 _POLL_MS: Final = 50
-_FREE_SPACE_FACTOR: Final = 1.05
 
 
 class Receiver:
@@ -61,15 +52,23 @@ class Receiver:
     Parameters
     ----------
     frame_address : str
-        Where the detector publishes frames.
+        Where the detector publishes frames; several addresses are separated by commas.
     data_root : Path
         Folder below which runs are kept.
     ring : FrameRing
         Where consumers find the newest frames.
     settings : StreamingSettings
-        What the detector speaks, and how many frames may wait in the socket.
+        What the detector speaks, and how many frames may wait.
     report : callable
         Called with (run uid, stream, received, expected) when more frames are on disk.
+    warn : callable
+        Called with (run uid, text) when something is wrong with the frames of a run.
+    control_address : str
+        Where to listen for `ReceiverClient`.
+    state_file : Path, optional
+        Remembers the run that is being received; a receiver that finds one there goes on with it.
+    largest_message : int, optional
+        Refuse larger messages [byte].
 
     Attributes
     ----------
@@ -80,6 +79,8 @@ class Receiver:
     ------
     ConfigurationError
         If `frame_address` is no address.
+    ServiceError
+        If `control_address` is taken.
     """
 
     def __init__(
@@ -89,116 +90,90 @@ class Receiver:
         ring: FrameRing,
         *,
         settings: StreamingSettings | None = None,
-        report: Callable[[str, str, int, int], None] | None = None,
+        report: Callable[[str, str, int, int], None] = lambda *_: None,
+        warn: Callable[[str, str], None] = lambda *_: None,
+        control_address: str = "tcp://127.0.0.1:*",
+        state_file: Path | None = None,
+        largest_message: int | None = None,
     ) -> None:
         self._data_root = data_root
         self._ring = ring
-        self._report = report or (lambda *_: None)
         self._settings = settings or StreamingSettings()
-        self._format = wire_format(self._settings.format)
-        self._reader: FrameReader | None = None
-        self._context = zmq.Context()
-        self._frames = self._context.socket(self._format.socket_type)
-        self._frames.rcvhwm = self._settings.high_water_mark
-        self._frames.maxmsgsize = MAXIMUM_FRAME_BYTES + MAXIMUM_HEADER_BYTES
-        if self._format.socket_type == zmq.SUB:
-            self._frames.subscribe(b"")
-        try:
-            for address in frame_address.split(","):
-                self._frames.connect(address.strip())
-        except zmq.ZMQError as error:
-            self._frames.close(0)
-            self._context.term()
-            raise ConfigurationError(
-                f"streaming.frame_address is {frame_address!r}: {error.strerror}; give one like"
-                " 'tcp://detector:5555'"
-            ) from error
-        self._control = self._context.socket(zmq.REP)
-        self._control.maxmsgsize = MAXIMUM_MESSAGE_BYTES
-        self._control.linger = 500
-        self._control.bind("tcp://127.0.0.1:*")
-        self.control_address = bound_address(self._control)
-        self._spool: Spool | None = None
-        self._ledger: RunLedger | None = None
-        self._series: Series | None = None
+        self._state_file = state_file
+        self._run: ReceivedRun | None = None
+        self._closed: tuple[str, FrameBooks] = ("", FrameBooks())
+        self._given_up: tuple[str, ApsberError | None] = ("", None)
         self._series_count = 0
-        self._books: dict[str, SeriesBooks] = {}
-        self._stream_key = 0
-        self._pending = 0
-        self._failure: ApsberError | None = None
+        self._last_stream = ""
+        with contextlib.ExitStack() as stack:
+            context = zmq.Context()
+            stack.callback(context.term)
+            self._control = self._listen(context, control_address)
+            stack.callback(self._control.close)
+            self.control_address = bound_address(self._control)
+            self._flow = FrameFlow(
+                context,
+                frame_address,
+                ring,
+                self._settings,
+                report=report,
+                warn=warn,
+                largest_message=largest_message,
+            )
+            stack.callback(self._flow.close)
+            if state_file is not None:
+                self._resume(state_file)
+            self._stack = stack.pop_all()
+
+    @staticmethod
+    def _listen(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
+        control: zmq.Socket[bytes] = context.socket(zmq.REP)
+        control.maxmsgsize = MAXIMUM_MESSAGE_BYTES
+        control.linger = 500
+        try:
+            control.bind(address)
+        except zmq.ZMQError as error:
+            control.close()
+            raise ServiceError(
+                f"the receiver cannot listen at {address}: {error.strerror}"
+            ) from error
+        return control
+
+    def _resume(self, state_file: Path) -> None:
+        state = None
+        try:
+            state = ReceiverState.load(state_file)
+            if state is None:
+                return
+            run = ReceivedRun.resume(self._data_root, state, self._settings, state_file)
+        except ApsberError as error:
+            # Its frames so far are on disk, and the plan is told when it asks for more.
+            logger.exception("cannot go on with the run that was being received")
+            if state is not None:
+                self._given_up = (state.run_uid, error)
+            forget_state(state_file)
+            return
+        self._run, self._series_count = run, run.state.series_count
+        self._flow.begin_run(run)
+        if run.series is not None:
+            self._begin_series(run)
+            self._flow.tell(f"the receiver was started again in series {self._series_count}")
 
     def serve(self, should_stop: Callable[[], bool]) -> None:
         """Receive until told to stop."""
         poller = zmq.Poller()
-        poller.register(self._frames, zmq.POLLIN)
         poller.register(self._control, zmq.POLLIN)
         while not should_stop():
+            self._flow.watch(poller)
             ready = dict(poller.poll(_POLL_MS))
-            if self._frames in ready:
-                self._drain_frames()
-            # Whoever waits for frames is answered only about what readers can already see.
-            self._flush()
+            self._flow.receive(_TURN_MESSAGES)
+            self._flow.settle()
             if self._control in ready:
                 self._control.send(pack_message(self._answer(self._control.recv())))
 
-    def _drain_frames(self) -> None:
-        for _ in range(_FLUSH_FRAMES):
-            try:
-                parts = self._frames.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
-            series, reader = self._series, self._reader
-            if series is None or reader is None:
-                logger.warning("refused: a message came while no series is armed")
-                continue
-            for message in self._read(reader, series, [part.buffer for part in parts]):
-                try:
-                    series.take(message, self._store)
-                except FrameError as error:
-                    logger.warning("refused: %s", error)
-                except StorageError as error:
-                    self._note(error)
-
-    def _read(self, reader: FrameReader, series: Series, parts: list[memoryview]) -> list[Message]:
-        try:
-            return reader.read(parts)
-        except FrameError as error:
-            logger.warning("refused: %s", error)
-            series.refused += 1
-            return []
-
-    def _note(self, failure: StorageError) -> None:
-        """Tell whoever waits for the series; one line in the log is enough for a full disk."""
-        if self._failure is None:
-            logger.error("%s", failure)
-        self._failure = failure
-
-    def _store(self, stream: str, index: int, frame: Frame) -> None:
-        if self._spool is None:
-            raise FrameError(f"frame {frame.number} without an open spool")
-        self._spool.write(stream, index, frame)
-        # Consumers of compressed frames read the spool, which decodes in their own process.
-        if frame.codec == "none" and frame.channel == 0:
-            self._ring.put(frame_tag(self._stream_key, index), frame.pixels)
-        self._pending += 1
-
-    def _flush(self) -> None:
-        if not self._pending or self._spool is None or self._series is None:
-            return
-        self._pending = 0
-        try:
-            self._spool.flush()
-        except StorageError as error:
-            self._note(error)
-        series, request = self._series, self._series.request
-        received = series.first_index + len(series.seen)
-        expected = series.first_index + request.num_frames
-        self._report(request.run_uid, request.stream, received, expected)
-
     def _answer(self, packed: bytes) -> dict[str, Any]:
         try:
-            request = unpack_message(packed)
-            answer = self._dispatch(request)
+            answer = self._dispatch(unpack_message(packed))
         except ApsberError as error:
             return {"type": "error", "error": type(error).__name__, "message": str(error)}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -208,7 +183,8 @@ class Receiver:
     def _dispatch(self, request: dict[str, Any]) -> dict[str, Any]:
         match request["type"]:
             case "arm":
-                return self._arm(SeriesRequest(**request["request"]), request["proposal"])
+                series = SeriesRequest(**request["request"])
+                return self._arm(series, request["proposal"], request.get("id", ""))
             case "state":
                 return self._state(request["run_uid"], request["stream"])
             case "end_series":
@@ -216,125 +192,147 @@ class Receiver:
                 return {}
             case "close_run":
                 return self._close_run(request["run_uid"])
+            case "health":
+                return {"health": self.health().to_dict()}
             case kind:
                 raise FrameError(f"the receiver knows no request {kind!r}")
 
-    def _arm(self, request: SeriesRequest, proposal: str) -> dict[str, Any]:
+    def _arm(self, request: SeriesRequest, proposal: str, arm_id: str = "") -> dict[str, Any]:
+        run = self._run
+        if arm_id and run is not None and run.series is not None and run.state.arm_id == arm_id:
+            # The client repeats what it got no answer to.
+            return run.ticket()
         self._end_series()
-        if self._spool is not None and self._spool.request.run_uid != request.run_uid:
-            logger.warning("run %s was never closed", self._spool.request.run_uid)
-            self._close_spool()
-        number = self._series_count + 1
+        if run is not None and run.uid != request.run_uid:
+            logger.warning("run %s was never closed", run.uid)
+            self._close()
         settings = self._settings
-        series = Series(number, request, 0, settings.channels, settings.codec)
-        series.source = number if self._format.repeats_number else None
-        reader = self._format.make_reader(request, settings)
-        self._check_space(request.num_frames * series.frame_bytes * settings.channels)
-        if self._spool is None:
-            self._open(request, proposal, series.frame_bytes)
-        spool = self._spool
-        if spool is None or (spool.request.rows, spool.request.columns, spool.request.dtype) != (
-            request.rows,
-            request.columns,
-            request.dtype,
-        ):
-            raise FrameError(
-                f"series of {request.dtype} {request.rows} x {request.columns} frames in a run"
-                " that began with others; take one frame size and dtype per run"
+        needed = request.num_frames * request.frame_bytes * settings.channels
+        check_space(self._data_root, needed)
+        if self._run is None:
+            self._run = ReceivedRun.create(
+                self._data_root, proposal, request, settings, self._state_file
             )
-        series.first_index = spool.extend(request.stream, request.num_frames)
-        self._series, self._series_count, self._reader = series, number, reader
-        self._stream_key = stream_key(request.run_uid, request.stream)
-        return {
-            "uri": f"file://localhost{quote(str(spool.path.absolute()))}",
-            "dataset": dataset_path(request.stream),
-            "first_index": series.first_index,
-            "series": number,
-        }
+            self._flow.begin_run(self._run)
+        self._run.arm(request, self._series_count + 1, arm_id)
+        self._series_count += 1
+        self._begin_series(self._run)
+        return self._run.ticket()
 
-    def _check_space(self, needed: int) -> None:
-        try:
-            self._data_root.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self._data_root).free
-        except OSError as error:
-            raise StorageError(
-                f"cannot use data root {self._data_root}: {error.strerror}; choose another"
-            ) from error
-        if needed * _FREE_SPACE_FACTOR > free:
-            raise StorageError(
-                f"the series needs {needed / 1e9:.2f} GB, {self._data_root} has"
-                f" {free / 1e9:.2f} GB free; free space or choose another data root"
-            )
-
-    def _open(self, request: SeriesRequest, proposal: str, frame_bytes: int) -> None:
-        folder = RunFolder.of(self._data_root, proposal, request.run_uid).create()
-        self._ledger = RunLedger(folder.ledger, create=True)
-        self._ledger.set_state(RunState.ACQUIRING)
-        settings = self._settings
-        self._spool = Spool(folder.raw, request, codec=settings.codec, channels=settings.channels)
-        self._ring.shape_for(frame_bytes)
-        self._books = {}
-        self._failure = None
+    def _begin_series(self, run: ReceivedRun) -> None:
+        if run.series is not None:
+            self._last_stream = run.series.request.stream
+            self._flow.begin_series(run.series)
 
     def _state(self, run_uid: str, stream: str) -> dict[str, Any]:
-        if self._failure is not None:
-            raise self._failure
-        series = self._series
-        books = self._books.get(stream, SeriesBooks())
-        if series is None or (series.request.run_uid, series.request.stream) != (run_uid, stream):
+        run, (lost_uid, error) = self._run, self._given_up
+        if error is not None and run_uid == lost_uid:
+            raise error
+        if run is None or run.uid != run_uid:
+            books = self._closed_books(run_uid).streams.get(stream, SeriesBooks())
             return {"written": books.written, "ended": True, "readable": books.expected}
+        if run.failure is not None:
+            raise run.failure
+        books, series = run.books.get(stream, SeriesBooks()), run.series
+        if series is None or series.request.stream != stream:
+            return {"written": books.written, "ended": True, "readable": books.expected}
+        settled = self._flow.backlog == 0
         return {
-            "written": books.written + len(series.seen),
+            "written": books.written + len(series.written),
             "readable": series.first_index + series.contiguous,
-            "ended": series.complete or series.ended,
+            "ended": series.complete or (series.ended and settled),
             "complete": series.complete,
             "expected": series.request.num_frames,
         }
 
     def _end_series(self) -> None:
-        series = self._series
-        if series is None:
-            return
-        self._drain_frames()
-        self._flush()
-        stream = series.request.stream
-        self._series = None
-        self._books[stream] = series.add_to(self._books.get(stream, SeriesBooks()))
-        if self._ledger is not None:
-            self._ledger.set_books(stream, self._books[stream])
-        if not series.complete:
-            logger.warning(
-                "series %d (%s): %d of %d frames are missing",
-                series.number,
-                stream,
-                len(series.missing),
-                series.request.num_frames,
-            )
+        if self._run is not None:
+            self._flow.end_series(self._run)
 
     def _close_run(self, run_uid: str) -> dict[str, Any]:
-        if self._spool is None or self._spool.request.run_uid != run_uid:
-            return {"books": FrameBooks().to_dict()}
+        run = self._run
+        if run is None or run.uid != run_uid:
+            return {"books": self._closed_books(run_uid).to_dict()}
         try:
             self._end_series()
         finally:
             # Also when the disk is full: the next run starts with a spool of its own.
-            self._close_spool()
-        return {"books": FrameBooks(dict(self._books)).to_dict()}
+            self._close()
+        return {"books": self._closed[1].to_dict()}
 
-    def _close_spool(self) -> None:
-        spool, ledger = self._spool, self._ledger
-        self._spool = self._ledger = self._series = None
-        with contextlib.ExitStack() as stack:
-            if ledger is not None:
-                stack.callback(ledger.close)
-            if spool is not None:
-                stack.callback(spool.close)
+    def _closed_books(self, run_uid: str) -> FrameBooks:
+        """The books of a run that is closed, for a client that asks again."""
+        if run_uid == self._closed[0]:
+            return self._closed[1]
+        try:
+            with RunLedger(find_run(self._data_root, run_uid).ledger) as ledger:
+                return ledger.books
+        except StorageError:
+            # Never begun: then there are no books.
+            return FrameBooks()
+
+    def _close(self) -> None:
+        run, self._run = self._run, None
+        self._flow.end_run()
+        if run is not None:
+            self._closed = (run.uid, FrameBooks(dict(run.books)))
+            run.close()
+
+    def health(self) -> ReceiverHealth:
+        """How the receiver is doing now."""
+        run, ring = self._run, self._ring
+        frames_hz, mb_s = self._flow.counter.rates()
+        disk = shutil.disk_usage(self._data_root) if self._data_root.is_dir() else None
+        free = float(disk.free) if disk else 0.0
+        values: dict[str, Any] = {
+            "frame_rate_hz": frames_hz,
+            "data_rate_mb_s": mb_s,
+            "silent_s": self._flow.counter.silent_s(),
+            "backlog_frames": self._flow.backlog,
+            "ring_slots": ring.slots,
+            "ring_fill": ring.fill,
+            "spool_free_gb": free / 1e9,
+            "spool_size_gb": disk.total / 1e9 if disk else 0.0,
+            "spool_free_s": time_until_full_s(free, mb_s),
+        }
+        if run is not None:
+            values |= self._run_health(run)
+        return ReceiverHealth(**values)
+
+    def _run_health(self, run: ReceivedRun) -> dict[str, Any]:
+        stream, request = self._last_stream, run.state.first_request
+        books = run.books.get(stream, SeriesBooks())
+        values: dict[str, Any] = {
+            "run_uid": run.uid,
+            "stream": stream,
+            "rows": request.rows,
+            "columns": request.columns,
+            "dtype": request.dtype,
+            "failure": str(run.failure or ""),
+            "armed": run.series is not None,
+        }
+        missing = books.num_missing
+        if run.series is not None:
+            series = run.series
+            books = series.add_to(books)
+            missing += max(series.seen, default=-1) + 1 - len(series.seen)
+            newest = max(series.decoded, default=-1)
+            values["newest"] = series.first_index + newest if newest >= 0 else -1
+        return values | {
+            "expected": books.expected,
+            "received": books.received,
+            "written": books.written,
+            "missing": missing,
+            "duplicated": books.duplicated,
+            "refused": books.refused,
+            "decoded": books.decoded,
+            "decode_pending": self._flow.decode_pending,
+        }
 
     def close(self) -> None:
         """Close the spool and the sockets; what arrived is kept."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._context.term)
-            stack.callback(self._control.close)
-            stack.callback(self._frames.close, 0)
-            stack.callback(self._close_spool)
-            self._end_series()
+        with self._stack:
+            try:
+                self._end_series()
+            finally:
+                self._close()

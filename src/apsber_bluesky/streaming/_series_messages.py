@@ -72,6 +72,8 @@ class Frame:
         How they are encoded.
     channel : int
         Index into the channels of the series.
+    complete : bool
+        Whether the whole image came; pixels of parts that did not are zero.
     """
 
     series: int
@@ -82,6 +84,7 @@ class Frame:
     pixels: memoryview
     codec: Codec = "none"
     channel: int = 0
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +99,18 @@ Message = SeriesStart | Frame | SeriesEnd
 
 
 class FrameReader(Protocol):
-    """Turn what one detector sends into messages."""
+    """Turn what one detector sends in one series into messages."""
 
-    def read(self, parts: Sequence[bytes | memoryview]) -> list[Message]:
-        """Read one multipart message off the wire.
+    def read(self, parts: Sequence[bytes | memoryview], source: int = 0) -> list[Message]:
+        """Read one multipart message off the wire, which came from socket number `source`.
 
         Raises
         ------
         FrameError
             If it is anything but a message of this format that fits its series.
         """
+        ...
+
+    def finish(self) -> list[Message]:
+        """The series is over: what is still held, such as images that wait for a part."""
         ...

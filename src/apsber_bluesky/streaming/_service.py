@@ -15,8 +15,9 @@ def main() -> int:
     """Serve until SIGTERM.
 
     Standard input holds one JSON object: ``parent_pid``, ``frame_address``, ``data_root``,
-    ``ring_descriptor``, ``status_address`` and the settings ``streaming``. The ready line on
-    standard output holds ``control_address``.
+    ``ring_descriptor``, ``status_address`` and the settings ``streaming``; ``state_file``, from
+    which a receiver goes on that follows one which was killed; and ``control_address``, that of
+    the one before. The ready line on standard output holds ``control_address``.
     """
     settings, stop = begin_service()
     status = Outbox(settings["status_address"])
@@ -32,6 +33,9 @@ def main() -> int:
             }
         )
 
+    def warn(run_uid: str, text: str) -> None:
+        status.send({"type": "warning", "run_uid": run_uid, "stage": "receive", "message": text})
+
     ring = FrameRing(settings["ring_descriptor"])
     try:
         ring.touch()
@@ -41,6 +45,9 @@ def main() -> int:
             ring,
             settings=StreamingSettings(**settings["streaming"]),
             report=report,
+            warn=warn,
+            control_address=settings.get("control_address", "tcp://127.0.0.1:*"),
+            state_file=Path(settings["state_file"]) if "state_file" in settings else None,
         )
         print(json.dumps({"ready": True, "control_address": receiver.control_address}), flush=True)  # noqa: T201
         try:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlparse
@@ -12,12 +16,17 @@ import hdf5plugin  # noqa: F401 - registers the compression filters that detecto
 import numpy as np
 from numpy.typing import NDArray
 
-from apsber_bluesky.core import DataFileError, FrameRange
+from apsber_bluesky.core import DataFileError, FrameError, FrameRange
+from apsber_bluesky.streaming._codecs import decode, stored_codec
 from apsber_bluesky.streaming._ring import FrameRing, frame_tag, stream_key
+from apsber_bluesky.streaming._superblock import FLAGS_AT, SIGNATURE_3, SWMR_WRITE, lookup3
 
-# Signature and version; then sizes of offsets and lengths, and the flags.
-_SUPERBLOCK_3: Final = b"\x89HDF\r\n\x1a\n\x03"
-_SWMR_WRITE: Final = 0x04
+_SUPERBLOCK_BYTES: Final = 48
+_ATTEMPTS: Final = 20
+
+# How long one call waits for frames that are being decoded; a worker needs milliseconds for each.
+_PATIENCE_S: Final = 0.5
+_POLL_S: Final = 0.001
 
 
 def path_of_uri(uri: str) -> Path:
@@ -38,21 +47,47 @@ def _grows(path: Path) -> bool:
     """Whether a SWMR writer has the file open, or ended without closing it.
 
     It stands in the superblock. Any other file is opened as usual, for then HDF5 notices when it
-    was cut short; a SWMR reader gets zeros, without an error, or waits for ever.
+    was cut short; a SWMR reader gets zeros, without an error, or waits for ever, as it does when
+    the superblock is damaged.
     """
-    with path.open("rb") as stream:
-        start = stream.read(len(_SUPERBLOCK_3) + 3)
-    return start.startswith(_SUPERBLOCK_3) and bool(start[-1] & _SWMR_WRITE)
+    for _ in range(_ATTEMPTS):
+        with path.open("rb") as stream:
+            block = stream.read(_SUPERBLOCK_BYTES)
+        if not block.startswith(SIGNATURE_3) or not any(block[FLAGS_AT : FLAGS_AT + 1]):
+            return False
+        if len(block) == _SUPERBLOCK_BYTES and lookup3(block[:-4]) == int.from_bytes(
+            block[-4:], "little"
+        ):
+            return bool(block[FLAGS_AT] & SWMR_WRITE)
+        # Its writer may be at it just now.
+        time.sleep(_POLL_S)
+    raise DataFileError(f"{path} has a damaged superblock")
 
 
-def _check_within(dataset: Any, index: int, file_bytes: int, frames: FrameRange) -> None:
-    if dataset.chunks is None:
+def _read_frame(dataset: Any, index: int, out: NDArray[Any]) -> None:
+    """Read one frame; `out` has shape ``(rows, columns)``."""
+    codec = None
+    if dataset.chunks is not None:
+        chunk = dataset.id.get_chunk_info_by_coord((index, 0, 0))
+        # A frame that was lost has no place in the file.
+        if chunk.byte_offset is not None:
+            if dataset.file.swmr_mode:
+                _check_within(dataset, index, chunk.byte_offset + chunk.size)
+            codec = None if chunk.filter_mask else stored_codec(dataset)
+    if codec is None:
+        dataset.read_direct(out, np.s_[index])
         return
-    chunk = dataset.id.get_chunk_info_by_coord((index, 0, 0))
-    # A frame that was lost has no place in the file.
-    if chunk.byte_offset is not None and chunk.byte_offset + chunk.size > file_bytes:
+    # HDF5 would take twice as long to decode them.
+    _, encoded = dataset.id.read_direct_chunk((index, 0, 0))
+    rows, columns = out.shape
+    decode(encoded, codec, rows=rows, columns=columns, dtype=out.dtype.str, out=out)
+
+
+def _check_within(dataset: Any, index: int, chunk_end: int) -> None:
+    if chunk_end > Path(dataset.file.filename).stat().st_size:
         raise DataFileError(
-            f"{frames.uri} ends before frame {index} of {frames.dataset}; the file is truncated"
+            f"{dataset.file.filename} ends before frame {index} of {dataset.name}; the file is"
+            " truncated"
         )
 
 
@@ -63,6 +98,11 @@ class RingOrFileSource:
     ----------
     ring : FrameRing or None
         The receiver's ring, where the detector streams; None reads files only.
+
+    Attributes
+    ----------
+    from_ring, from_file : int
+        Frames read so far, by where they were.
     """
 
     def __init__(self, ring: FrameRing | None = None) -> None:
@@ -80,29 +120,77 @@ class RingOrFileSource:
         DataFileError
             If they are neither in the ring nor in the file.
         """
+        shape, dtype = self._form(frames)
+        self._await(_tags(frames))
+        return self._copy(frames, np.empty(shape, dtype))
+
+    @contextmanager
+    def borrow(self, frames: FrameRange) -> Iterator[NDArray[Any]]:
+        """Lend the frames as `read` would return them, without a copy where the ring allows it.
+
+        Yields
+        ------
+        ndarray, shape (stop - start, rows, columns)
+            Not to be written to, nor kept beyond the body: meanwhile its slots of the ring are
+            locked, and newer frames for them are left to the file.
+
+        Raises
+        ------
+        DataFileError
+            If they are neither in the ring nor in the file.
+        """
+        shape, dtype = self._form(frames)
+        tags = _tags(frames)
+        self._await(tags)
+        if self._ring is not None:
+            with self._ring.view(tags) as pieces:
+                if pieces is not None and sum(p.size for p in pieces) == _size(shape, dtype):
+                    # Around the end of the ring lies no array.
+                    whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+                    self._count(in_ring=len(tags))
+                    yield whole.view(dtype).reshape(shape)
+                    return
+        yield self._copy(frames, np.empty(shape, dtype))
+
+    def _form(self, frames: FrameRange) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with self._lock:
             dataset = self._dataset(frames)
-            out = np.empty((frames.stop - frames.start, *dataset.shape[1:]), dataset.dtype)
-            key = stream_key(frames.run_uid, frames.stream)
-            late = [
-                index
-                for index in range(frames.start, frames.stop)
-                if self._ring is None
-                or not self._ring.get(frame_tag(key, index), out[index - frames.start])
-            ]
-            self.from_ring += len(out) - len(late)
-            self.from_file += len(late)
-            if late:
-                self._read_file(dataset, frames, late, out)
-            return out
+            return (frames.stop - frames.start, *dataset.shape[1:]), dataset.dtype
+
+    def _await(self, tags: list[int]) -> None:
+        """Wait a little for frames that a decode worker has."""
+        if self._ring is None:
+            return
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._ring.expects(tags) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+    def _copy(self, frames: FrameRange, out: NDArray[Any]) -> NDArray[Any]:
+        ring = self._ring
+        late = [
+            number
+            for number, tag in enumerate(_tags(frames))
+            if ring is None or not ring.get(tag, out[number])
+        ]
+        if late:
+            with self._lock:
+                self._read_file(self._dataset(frames), frames, late, out)
+        self._count(in_ring=len(out) - len(late), in_file=len(late))
+        return out
+
+    def _count(self, *, in_ring: int = 0, in_file: int = 0) -> None:
+        with self._lock:
+            self.from_ring += in_ring
+            self.from_file += in_file
 
     def _dataset(self, frames: FrameRange) -> Any:
         path = path_of_uri(frames.uri)
         try:
             if path not in self._files:
-                self._files[path] = h5py.File(path, "r", libver="latest", swmr=_grows(path))
+                self._files[path] = _open(path)
             dataset = self._files[path][frames.dataset]
-        except (OSError, KeyError) as error:
+        # h5py has no exception of its own for a damaged file: mostly it is one of these.
+        except (OSError, KeyError, RuntimeError) as error:
             raise DataFileError(
                 f"cannot read {frames.dataset} of {path}: {error}; is it still there?"
             ) from error
@@ -116,20 +204,17 @@ class RingOrFileSource:
     def _read_file(
         self, dataset: Any, frames: FrameRange, late: list[int], out: NDArray[Any]
     ) -> None:
+        # Also what HDF5 knew of frames that were then still to come is old.
         dataset.refresh()
         if dataset.shape[0] < frames.stop:
             raise DataFileError(
                 f"{frames.uri} {frames.dataset} holds {dataset.shape[0]} frames, documents"
                 f" announced {frames.stop}; the file is truncated"
             )
-        swmr = dataset.file.swmr_mode
-        size = path_of_uri(frames.uri).stat().st_size if swmr else None
         try:
-            for index in late:
-                if size is not None:
-                    _check_within(dataset, index, size, frames)
-                out[index - frames.start] = dataset[index]
-        except OSError as error:
+            for number in late:
+                _read_frame(dataset, frames.start + number, out[number])
+        except (OSError, RuntimeError, FrameError) as error:
             raise DataFileError(
                 f"cannot read frame of {frames.uri} {frames.dataset}: {error}"
             ) from error
@@ -140,3 +225,19 @@ class RingOrFileSource:
             for file in self._files.values():
                 file.close()
             self._files.clear()
+
+
+def _open(path: Path) -> h5py.File:
+    if not _grows(path):
+        return h5py.File(path, "r", libver="latest")
+    # The receiver writes frames past HDF5, so none may stay in a cache; each is read once, whole.
+    return h5py.File(path, "r", libver="latest", swmr=True, rdcc_nbytes=0)
+
+
+def _tags(frames: FrameRange) -> list[int]:
+    key = stream_key(frames.run_uid, frames.stream)
+    return [frame_tag(key, index) for index in range(frames.start, frames.stop)]
+
+
+def _size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape) * dtype.itemsize

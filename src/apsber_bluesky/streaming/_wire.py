@@ -14,6 +14,7 @@ import msgpack
 import xxhash
 
 from apsber_bluesky.core import FrameError
+from apsber_bluesky.streaming._bounded_msgpack import unpack_map
 from apsber_bluesky.streaming._series_messages import (
     DTYPES,
     MAXIMUM_FRAME_BYTES,
@@ -87,19 +88,17 @@ def parse(parts: Sequence[bytes | memoryview]) -> Message:
     if not parts or len(parts[0]) > MAXIMUM_HEADER_BYTES:
         raise FrameError(f"frame header of {len(parts[0]) if parts else 0} bytes refused")
     try:
-        header = msgpack.unpackb(
-            parts[0], max_map_len=32, max_array_len=0, max_str_len=256, max_bin_len=0, max_ext_len=0
+        header = unpack_map(
+            parts[0], max_map_len=32, max_array_len=0, max_str_len=256, max_bin_len=0
         )
-    except (ValueError, msgpack.UnpackException) as error:
+    except ValueError as error:
         raise FrameError(f"frame header is not msgpack: {error}") from error
-    if not isinstance(header, dict):
-        raise FrameError(f"frame header is a {type(header).__name__}, not a map")
     if header.get("protocol") != PROTOCOL:
-        raise FrameError(f"frame protocol {header.get('protocol')!r} is not {PROTOCOL!r}")
+        raise FrameError(f"frame protocol {header.get('protocol')!r:.80} is not {PROTOCOL!r}")
     kind = header.get("type")
     wanted = 2 if kind == "frame" else 1
     if len(parts) != wanted:
-        raise FrameError(f"{kind!r} message has {len(parts)} parts instead of {wanted}")
+        raise FrameError(f"{kind!r:.80} message has {len(parts)} parts instead of {wanted}")
     if kind == "start":
         return _parse_start(header)
     if kind == "frame":
@@ -109,13 +108,13 @@ def parse(parts: Sequence[bytes | memoryview]) -> Message:
             series=_integer(header, "series", 0, 2**63 - 1),
             num_sent=_integer(header, "num_sent", 0, 2**40),
         )
-    raise FrameError(f"unknown frame message type {kind!r}")
+    raise FrameError(f"unknown frame message type {kind!r:.80}")
 
 
 def _parse_start(header: Mapping[str, Any]) -> SeriesStart:
     dtype = header.get("dtype")
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise FrameError(f"dtype {dtype!r} is not one of {', '.join(sorted(DTYPES))}")
+        raise FrameError(f"dtype {dtype!r:.80} is not one of {', '.join(sorted(DTYPES))}")
     start = SeriesStart(
         series=_integer(header, "series", 0, 2**63 - 1),
         num_frames=_integer(header, "num_frames", 1, 2**40),
@@ -133,12 +132,13 @@ def _parse_frame(header: Mapping[str, Any], pixels: memoryview) -> Frame:
     number = _integer(header, "number", 0, 2**40)
     if xxhash.xxh3_64_intdigest(pixels) != checksum:
         raise FrameError(f"frame {number}: its pixels do not match their checksum")
-    angle = header.get("angle_deg")
+    if "angle_deg" not in header:
+        raise FrameError(f"frame {number}: angle_deg is missing; it is nil where nobody knows it")
     return Frame(
         series=_integer(header, "series", 0, 2**63 - 1),
         number=number,
         timestamp_s=_real(header, "timestamp_s"),
-        angle_deg=math.nan if angle is None else _real(header, "angle_deg"),
+        angle_deg=math.nan if header["angle_deg"] is None else _real(header, "angle_deg"),
         checksum=checksum,
         pixels=pixels,
     )
@@ -147,12 +147,12 @@ def _parse_frame(header: Mapping[str, Any], pixels: memoryview) -> Frame:
 def _integer(header: Mapping[str, Any], key: str, low: int, high: int) -> int:
     value = header.get(key)
     if type(value) is not int or not low <= value <= high:
-        raise FrameError(f"frame header: {key} = {value!r} is not an integer in {low}..{high}")
+        raise FrameError(f"frame header: {key} = {value!r:.80} is not an integer in {low}..{high}")
     return value
 
 
 def _real(header: Mapping[str, Any], key: str) -> float:
     value = header.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise FrameError(f"frame header: {key} = {value!r} is not a finite number")
+        raise FrameError(f"frame header: {key} = {value!r:.80} is not a finite number")
     return float(value)

@@ -25,7 +25,16 @@ def test_every_missing_frame_counts(missing, verdict):
 
 def test_missing_frames_are_named():
     assert missing_frames(books([3, 9])).note == "2 of 1000 primary (3, 9)"
-    assert missing_frames(books(list(range(7)))).note == "7 of 1000 primary (0, 1, 2, 3, 4, ...)"
+    assert missing_frames(books(list(range(7)))).note == "7 of 1000 primary (0-6)"
+    odd = missing_frames(books(list(range(1, 15, 2))))
+    assert odd.note == "7 of 1000 primary (1, 3, 5, 7, 9, and 2 more)"
+
+
+def test_incomplete_frames_count_like_missing_ones_and_are_named():
+    own = SeriesBooks(expected=10, received=9, written=9, missing=[1], incomplete=[4, 5])
+    found = missing_frames(FrameBooks({"primary": own}))
+    assert found.value == pytest.approx(0.3)
+    assert found.note == "1 of 10 primary (1), 2 incomplete primary (4-5)"
 
 
 def test_frames_that_were_never_written_count_without_a_name():

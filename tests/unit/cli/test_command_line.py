@@ -56,7 +56,7 @@ def refused(outcome, *words):
         assert word in err
 
 
-COMMANDS = ["demo", "simulate", "keys", "run", "relay", "status", "frames", "show"]
+COMMANDS = ["demo", "simulate", "keys", "run", "relay", "gateway", "status", "frames", "show"]
 
 
 @pytest.mark.parametrize("words", [[], *[[command] for command in COMMANDS]])
@@ -133,7 +133,11 @@ def test_an_empty_data_root_has_no_runs(apsber, tmp_path):
     assert (status, err) == (0, "")
     assert f"no runs below {tmp_path / 'data'}" in out
     _, out, err = apsber("status", "--json")
-    assert json.loads(out) == {"data_root": str(tmp_path / "data"), "runs": []}
+    assert json.loads(out) == {
+        "data_root": str(tmp_path / "data"),
+        "session": None,
+        "runs": [],
+    }
 
 
 @pytest.fixture
@@ -198,25 +202,11 @@ def test_one_run_is_told_with_its_frames_stages_and_products(apsber, make_run):
     assert out.count("\n") == 1
     assert "primary" in err
     assert value["state"] == "incomplete"
-    assert value["frames"]["streams"]["primary"]["missing"] == [3]
+    assert value["frames"]["streams"]["primary"]["missing"] == "3"
     assert [(stage["name"], stage["state"]) for stage in value["stages"]] == [
         ("centre", "done"),
         ("publish", "running"),
     ]
-
-
-def test_the_frames_of_a_run_are_accounted_for_and_missing_ones_named(apsber, make_run):
-    folder = make_run("aaaa-1", 1e9)
-    with RunLedger(folder.ledger) as ledger:
-        lost = [0, 3, 4, 5, 8]
-        ledger.set_books("primary", SeriesBooks(9, 5, 4, 4, duplicated=1, missing=lost))
-    status, out, _ = apsber("frames", "aaaa")
-    assert status == 0
-    assert "0, 3-5, 8" in out
-    _, out, _ = apsber("frames", "aaaa", "--json")
-    value = json.loads(out)
-    assert (value["expected"], value["written"]) == (13, 8)
-    assert value["streams"]["primary"]["missing"] == lost
 
 
 def test_the_picture_of_a_run_is_shown_and_copied(apsber, make_run, tmp_path):
@@ -225,6 +215,7 @@ def test_the_picture_of_a_run_is_shown_and_copied(apsber, make_run, tmp_path):
     assert status == 0
     assert str(folder.figures / "ortho_slices.png") in out
     assert "3.25" in out
+    assert "incomplete: 1 of 13 frames are missing" in out
     status, out, _ = apsber("show", "aaaa-1", "-o", tmp_path / "copy.png", "--json")
     assert status == 0
     assert out.count("\n") == 1
@@ -257,7 +248,11 @@ def test_damaged_quality_numbers_are_named(apsber, make_run):
 def test_the_data_root_can_be_given(apsber, make_run, tmp_path):
     make_run("aaaa-1", 1e9)
     _, out, _ = apsber("status", "--data-root", tmp_path / "other", "--json")
-    assert json.loads(out) == {"data_root": str(tmp_path / "other"), "runs": []}
+    assert json.loads(out) == {
+        "data_root": str(tmp_path / "other"),
+        "session": None,
+        "runs": [],
+    }
 
 
 def test_the_module_is_the_command_and_imports_nothing_heavy():

@@ -130,3 +130,39 @@ def test_settings_cannot_be_changed_afterwards(write):
     profile: Profile = load_profile(write(SMALL))
     with pytest.raises(ValueError, match="frozen"):
         profile.name = "other"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("streaming: {decode_workers: -1}", ["streaming.decode_workers"]),
+        ("streaming: {writer_backlog_megabytes: 0}", ["streaming.writer_backlog_megabytes"]),
+        ("streaming: {preview_hz: 11}", ["streaming.preview_hz", "11"]),
+        ("streaming: {health_prefix: 'A B'}", ["streaming.health_prefix", "'A B'"]),
+        ("streaming: {health_prefix: ''}", ["streaming.health_prefix"]),
+        ("streaming: {pva_port: 80}", ["streaming.pva_port", "80"]),
+        ("streaming: {limits: {ring_fill: 1.5}}", ["streaming.limits.ring_fill"]),
+        ("streaming: {limits: {disk: 1}}", ["unknown key 'streaming.limits.disk'"]),
+        ("gateway: {interface: beamline}", ["gateway.interface", "IPv4 address"]),
+        ("gateway: {server_port: 99999}", ["gateway.server_port"]),
+        ("gateway: {pvs: ['a b']}", ["gateway.pvs.0", "'a b'"]),
+        ("gateway: {pvs: ['a|b']}", ["gateway.pvs.0"]),
+        ('gateway: {pvs: ["a\\n.* ALLOW"]}', ["gateway.pvs.0"]),
+        ("gateway: {writable: {'m1': []}}", ["gateway.writable", "no accounts"]),
+        ("gateway: {writable: {'m1': ['a\"b']}}", ["gateway.writable", "login names"]),
+        ("gateway: {writable: {'m 1': [ann]}}", ["gateway.writable"]),
+        ("gateway: {status_prefix: 'G*'}", ["gateway.status_prefix"]),
+    ],
+)
+def test_what_could_mean_something_to_the_gateways_files_is_refused(write, more, words):
+    with pytest.raises(ConfigurationError) as refusal:
+        load_profile(write(SMALL + more))
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_the_preview_is_named_after_the_prefix(write):
+    profile = load_profile(write(SMALL + "streaming: {health_prefix: '2bm:'}"))
+    assert profile.streaming.preview_pv == "2bm:Preview:Image"
+    assert profile.gateway.pvs == []
+    assert profile.gateway.writable == {}

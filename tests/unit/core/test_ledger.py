@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -54,8 +55,14 @@ def test_description_and_state_do_not_overwrite_each_other(ledger):
 
 
 counts = st.integers(0, 10**6)
+numbers = st.sets(counts, max_size=5).map(sorted)
 series = st.builds(
-    SeriesBooks, counts, counts, counts, counts, counts, counts, st.lists(counts, max_size=5)
+    SeriesBooks,
+    *[counts] * 6,
+    missing=numbers,
+    decoded=counts,
+    recovered=counts,
+    incomplete=numbers,
 )
 streams = st.dictionaries(st.sampled_from(["primary", "flats", "darks"]), series)
 
@@ -87,11 +94,62 @@ def test_books_survive_a_round_trip_through_the_ledger(ledger):
         (SeriesBooks(expected=2, written=1, missing=[1]), False),
         (SeriesBooks(expected=2, written=1), False),
         (SeriesBooks(expected=2, written=2, missing=[0]), False),
+        (SeriesBooks(expected=2, written=2, incomplete=[1]), False),
     ],
 )
 def test_books_are_complete_when_every_frame_is_written_and_none_is_missing(books, complete):
     assert books.complete is complete
     assert FrameBooks({"flats": SeriesBooks(), "primary": books}).complete is complete
+
+
+@pytest.mark.parametrize(
+    ("books", "fault"),
+    [
+        (SeriesBooks(expected=9, written=9), ""),
+        (SeriesBooks(expected=9, written=7, missing=[1, 4]), "2 of 9 frames are missing"),
+        (SeriesBooks(expected=9, written=7), "2 of 9 frames are missing"),
+        (SeriesBooks(expected=9, written=9, incomplete=[3]), "1 of 9 frames are incomplete"),
+        (
+            SeriesBooks(expected=9, written=8, missing=[2], incomplete=[3]),
+            "1 of 9 frames are missing, 1 of 9 frames are incomplete",
+        ),
+        (SeriesBooks(expected=9, written=10), "10 frames are on disk, 9 were expected"),
+    ],
+)
+def test_books_say_what_is_wrong_exactly_when_they_are_not_complete(books, fault):
+    frames = FrameBooks({"primary": books})
+    assert frames.fault == fault
+    assert frames.complete is (not fault)
+    assert frames.to_dict()["num_missing"] == books.num_missing
+
+
+def test_long_lists_of_frames_are_stored_as_ranges(ledger, tmp_path):
+    lost = list(range(0, 200_000, 2)) + list(range(200_000, 300_000))
+    ledger.set_books("primary", SeriesBooks(expected=300_000, written=100_000, missing=lost))
+    assert ledger.books.streams["primary"].missing == lost
+    stored = ledger._fetch("SELECT books FROM series")[0][0]
+    assert json.loads(stored)["missing"].endswith(", 199996, 199998, 200000-299999"), stored[-90:]
+
+
+def test_books_of_older_versions_are_read(ledger):
+    old = {"expected": 9, "received": 7, "written": 7, "used": 6, "missing": [3, 4]}
+    ledger._connection.execute("INSERT INTO series VALUES ('primary', ?)", [json.dumps(old)])
+    ledger._connection.commit()
+    assert ledger.books.streams["primary"] == SeriesBooks(9, 7, 7, 6, missing=[3, 4])
+
+
+def test_books_with_a_number_of_a_later_version_are_refused_by_name():
+    with pytest.raises(InputError, match="unknown teleported"):
+        SeriesBooks.from_dict({"expected": 1, "teleported": 1})
+
+
+def test_what_was_used_is_kept_when_the_receiver_writes_its_books_again(ledger):
+    ledger.set_books("flats", SeriesBooks(expected=4, written=4))
+    ledger.set_used("flats", 3)
+    ledger.set_books("flats", SeriesBooks(expected=8, written=8, recovered=2))
+    assert ledger.books.streams["flats"] == SeriesBooks(8, 0, 8, 3, recovered=2)
+    ledger.set_used("flats", 2)
+    assert ledger.books.used == 2
 
 
 def test_books_without_streams_are_refused():

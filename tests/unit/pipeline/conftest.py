@@ -12,6 +12,7 @@ import pytest
 from apsber_bluesky.core import (
     AnalysisSettings,
     FrameRange,
+    FrameState,
     ImageKey,
     ProcessingSettings,
     RunDescription,
@@ -72,9 +73,11 @@ class Run:
         frames: dict[str, np.ndarray],
         uid: str,
         missing: dict[str, list[int]],
+        incomplete: dict[str, list[int]],
     ) -> None:
         self.uid = uid
         self.missing = missing
+        self.incomplete = incomplete
         self.counts = {stream: len(data) for stream, data in frames.items()}
         scan = TomographyScan(
             num_projections=PROJECTIONS,
@@ -92,6 +95,7 @@ class Run:
             for stream, data in frames.items():
                 kept = data.copy()
                 kept[missing.get(stream, [])] = 0
+                kept[incomplete.get(stream, []), ROWS // 2 :] = 0
                 file.create_dataset(f"entry/{stream}/data", data=kept, chunks=(1, ROWS, COLUMNS))
 
     def enter_books(self) -> None:
@@ -100,7 +104,15 @@ class Run:
             for stream, count in self.counts.items():
                 lost = self.missing.get(stream, [])
                 here = count - len(lost)
-                ledger.set_books(stream, SeriesBooks(count, here, here, missing=lost))
+                partial = self.incomplete.get(stream, [])
+                books = SeriesBooks(count, here, here, missing=lost, incomplete=partial)
+                ledger.set_books(stream, books)
+
+    def mark_incomplete(self) -> None:
+        """What the receiver does when a frame came in part, before anybody hears of the frame."""
+        with RunLedger(self.folder.ledger, create=True) as ledger:
+            for stream, partial in self.incomplete.items():
+                ledger.mark_frames(stream, FrameState.INCOMPLETE, partial)
 
     def range(self, stream: str, start: int, stop: int) -> FrameRange:
         uri = self.folder.raw.as_uri()
@@ -129,10 +141,13 @@ def open_volume(folder: RunFolder, shape: tuple[int, int, int], voxel_size_um: f
 @pytest.fixture
 def make_run(tmp_path, all_frames):
     def make(
-        uid: str = "run-1", missing: dict[str, list[int]] | None = None, leave_out: str = ""
+        uid: str = "run-1",
+        missing: dict[str, list[int]] | None = None,
+        leave_out: str = "",
+        incomplete: dict[str, list[int]] | None = None,
     ) -> Run:
         frames = {stream: data for stream, data in all_frames.items() if stream != leave_out}
-        return Run(tmp_path, frames, uid, missing or {})
+        return Run(tmp_path, frames, uid, missing or {}, incomplete or {})
 
     return make
 

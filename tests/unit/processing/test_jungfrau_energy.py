@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from apsber_bluesky.core import InputError
-from apsber_bluesky.processing._jungfrau_energy import jungfrau_energy, pedestal_from_frames
+from apsber_bluesky.processing._jungfrau_energy import (
+    JungfrauConverter,
+    jungfrau_energy,
+    pedestal_from_frames,
+)
 
 SHAPE = (16, 24)
 
@@ -85,6 +89,82 @@ def test_an_out_that_does_not_fit_is_refused():
     pedestal, gain = maps(np.random.default_rng(5))
     with pytest.raises(InputError, match="out is float64"):
         jungfrau_energy(np.zeros(SHAPE, "u2"), pedestal, gain, np.empty(SHAPE))
+
+
+def test_an_out_that_is_not_contiguous_is_refused_for_it_would_stay_empty():
+    pedestal, gain = maps(np.random.default_rng(5))
+    out = np.empty((SHAPE[0], 2 * SHAPE[1]), dtype=np.float32)[:, ::2]
+    with pytest.raises(InputError, match="out is not contiguous"):
+        jungfrau_energy(np.zeros(SHAPE, "u2"), pedestal, gain, out)
+
+
+def test_blocks_of_rows_make_no_difference():
+    shape = (300, 1024)
+    rng = np.random.default_rng(7)
+    pedestal, gain = maps(rng, shape)
+    raw = rng.integers(0, 2**16, (2, *shape), dtype=np.uint16)
+    energy = jungfrau_energy(raw, pedestal, gain)
+    for place in [(0, 63, 5), (0, 64, 5), (1, 127, 1023), (1, 128, 0), (1, 299, 7)]:
+        one = (slice(None), slice(place[1], place[1] + 1), slice(place[2], place[2] + 1))
+        expected = by_definition(raw[one][place[0]], pedestal[one], gain[one])
+        np.testing.assert_array_equal(energy[place], expected[0, 0])
+    rows = np.concatenate(
+        [jungfrau_energy(raw[:, n : n + 1], pedestal[:, n : n + 1], gain[:, n : n + 1])
+         for n in range(shape[0])],
+        axis=1,
+    )  # fmt: skip
+    np.testing.assert_array_equal(energy, rows)
+
+
+def test_where_every_energy_is_known_the_converter_gives_those_of_the_definition():
+    rng = np.random.default_rng(8)
+    pedestal, gain = maps(rng)
+    raw = rng.integers(0, 2**16, (4, *SHAPE), dtype=np.uint16)
+    raw[(raw >> 14) == 2] = 3000
+    converter = JungfrauConverter(pedestal, gain)
+    np.testing.assert_array_equal(converter(raw), by_definition(raw, pedestal, gain))
+    assert (converter.frames, converter.dead_pixels) == (4, 0)
+    assert (converter.invalid_pixels, converter.uncalibrated_pixels) == (0, 0)
+
+
+def test_pixels_of_unknown_energy_are_interpolated_in_their_row_and_counted():
+    pedestal = np.zeros((3, 4, 6), dtype=np.float32)
+    gain = np.ones((3, 4, 6), dtype=np.float32)
+    gain[1, 1, 3] = np.nan
+    raw = np.tile(np.arange(0, 60, 10, dtype=np.uint16), (2, 4, 1))
+    raw[0, 0, 2] = 2 << 14 | 5
+    raw[1, 1, 3] = 1 << 14 | 5
+    raw[1, 2, :] = 2 << 14
+    raw[1, 3, 0] = 2 << 14
+    converter = JungfrauConverter(pedestal, gain)
+    energy = converter(raw)
+    expected = np.tile(np.arange(0, 60, 10, dtype=np.float32), (2, 4, 1))
+    # A row without a good pixel is dark; at an edge the nearest good pixel is repeated.
+    expected[1, 2] = 0
+    expected[1, 3, 0] = 10
+    np.testing.assert_array_equal(energy, expected)
+    assert (converter.invalid_pixels, converter.uncalibrated_pixels) == (8, 1)
+
+
+@pytest.mark.parametrize("stage", ["pedestal", "gain"])
+def test_a_pixel_that_was_never_calibrated_is_dead_in_all_frames_and_lends_nothing(stage):
+    pedestal = np.zeros((3, 1, 5), dtype=np.float32)
+    gain = np.ones((3, 1, 5), dtype=np.float32)
+    {"pedestal": pedestal, "gain": gain}[stage][0, 0, 3] = np.nan
+    raw = np.array([[[0, 10, 2 << 14, 9999, 40]], [[1, 2, 3, 1 << 14 | 7, 5]]], dtype=np.uint16)
+    converter = JungfrauConverter(pedestal, gain)
+    energy = converter(raw)
+    np.testing.assert_array_equal(energy, [[[0, 10, 20, 0, 40]], [[1, 2, 3, 0, 5]]])
+    assert converter.dead_pixels == 1
+    assert converter.uncalibrated_pixels == 0
+
+
+def test_frames_of_another_detector_are_refused_by_the_converter():
+    converter = JungfrauConverter(*maps(np.random.default_rng(9)))
+    with pytest.raises(InputError, match="pedestal"):
+        converter(np.zeros((1, 8, 8), dtype=np.uint16))
+    with pytest.raises(InputError, match="raw frames are int16"):
+        converter(np.zeros((1, *SHAPE), dtype=np.int16))
 
 
 def test_pedestals_are_means_per_stage_whatever_the_order_of_frames():

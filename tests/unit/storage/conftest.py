@@ -53,11 +53,12 @@ def _write_stream(file: h5py.File, stream: str, frames: NDArray, missing: list[i
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., StoredRun]:
-    """Make a run with `counts` frames per stream; `missing` indices of ``primary`` were lost."""
+    """Make a run of `counts` frames per stream; ``primary`` may have lost some, or parts."""
 
     def make(
         counts: dict[str, int] | None = None,
         missing: tuple[int, ...] = (),
+        incomplete: tuple[int, ...] = (),
         uid: str = UID,
         root: Path = tmp_path / "data",
     ) -> StoredRun:
@@ -77,7 +78,16 @@ def make_run(tmp_path: Path) -> Callable[..., StoredRun]:
                 gone = lost if stream == "primary" else []
                 _write_stream(file, stream, data, gone)
                 here = len(data) - len(gone)
-                books.streams[stream] = SeriesBooks(len(data), here, here, here, missing=gone)
+                partial = list(incomplete) if stream == "primary" else []
+                books.streams[stream] = SeriesBooks(
+                    expected=len(data),
+                    received=here,
+                    written=here,
+                    used=here - len(partial),
+                    missing=gone,
+                    decoded=here,
+                    incomplete=partial,
+                )
         scan = TomographyScan(
             num_projections=max(1, counts.get("primary", 0)),
             num_flats=counts.get("flats", 0),

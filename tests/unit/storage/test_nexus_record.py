@@ -229,6 +229,40 @@ def test_lost_frames_and_aborted_runs_are_visible(make_run, missing, status, com
         assert books["expected"][()] == 11
         assert books["written"][()] == 11 - len(missing)
         assert books["primary_missing"][...].tolist() == list(missing)
+        assert ("fault" in books) is bool(missing)
+
+
+def test_frames_that_cannot_be_used_are_invalid_and_counted_in_the_record(make_run):
+    stored = make_run(missing=(1, 4), incomplete=(2,))
+    stored.books.streams["flats"].recovered = 3
+    with h5py.File(_write(stored)) as file:
+        keys = file["entry/instrument/detector/image_key"][...].tolist()
+        assert keys == [2, 2, 1, 1, 1, 0, 3, 3, 0, 3, 0]
+        books = file["entry/acquisition"]
+        assert books["fault"].asstr()[()] == (
+            "2 of 11 frames are missing, 1 of 11 frames are incomplete"
+        )
+        assert books["complete"][()] == 0
+        totals = {name: int(books[name][()]) for name in stored.books.totals()}
+        assert totals == stored.books.totals()
+        assert (totals["decoded"], totals["recovered"], totals["used"]) == (9, 3, 8)
+        assert books["primary_incomplete"][...].tolist() == [2]
+        assert books["flats_recovered"][()] == 3
+
+
+def test_frames_that_the_pixels_have_no_room_for_are_invalid_zeros(make_run):
+    stored = make_run(missing=(4, 5))
+    # The receiver makes room for pixels as frames come, for the tables at once.
+    with h5py.File(stored.folder.raw, "r+") as file:
+        file["entry/primary/data"].resize(4, axis=0)
+    with h5py.File(_write(stored)) as file:
+        detector = file["entry/instrument/detector"]
+        assert detector["data"].shape[0] == len(file["entry/sample/rotation_angle"]) == 11
+        assert detector["image_key"][...].tolist() == [2, 2, 1, 1, 1, 0, 0, 0, 0, 3, 3]
+        assert np.array_equal(detector["data"][5:9], stored.frames["primary"][:4])
+        assert not detector["data"][9:].any()
+        assert file["exchange/data"].shape[0] == len(file["exchange/theta"]) == 6
+    assert _run("pynx", "validate", str(stored.folder.nexus)).returncode == 0
 
 
 def test_quality_numbers_carry_unit_verdict_and_limits(make_run):

@@ -15,7 +15,7 @@ from event_model import compose_run
 from tiled.client import from_uri
 from tiled.queries import FullText, Key, Like
 
-from apsber_bluesky.core import ServiceError, StorageError
+from apsber_bluesky.core import FrameBooks, ServiceError, StorageError
 from apsber_bluesky.storage import (
     EmbeddedTiled,
     VolumeWriter,
@@ -159,6 +159,27 @@ def test_runs_are_found_by_what_is_known_of_them(client, stored, query, found):
     mine = client["processed"].search(Key("run_uid") == stored.run.uid)
     assert list(mine) == [stored.run.uid]
     assert (list(mine.search(query)) == [stored.run.uid]) == found
+
+
+def test_an_incomplete_run_is_found_by_what_became_of_its_frames(client, make_run, data_root):
+    stored = make_run(missing=(1, 3, 4), incomplete=(2,), uid="holed", root=data_root)
+    stored.books.streams["primary"].recovered = 2
+    node = _publish(client, stored, state="incomplete")
+    assert node.metadata["frames"] == stored.books.to_dict()
+    assert node.metadata["frames"]["streams"]["primary"]["missing"] == "1, 3-4"
+    assert FrameBooks.from_dict(node.metadata["frames"]) == stored.books
+    mine = client["processed"].search(Key("run_uid") == "holed")
+    for query, found in (
+        (Key("state") == "incomplete", True),
+        (Key("frames.complete") == False, True),  # noqa: E712
+        (Key("frames.num_missing") > 2, True),
+        (Key("frames.num_missing") > 3, False),
+        (Key("frames.num_incomplete") == 1, True),
+        (Key("frames.recovered") == 2, True),
+        (Key("frames.streams.primary.missing") == "1, 3-4", True),
+        (Key("frames.streams.flats.missing") == "", True),
+    ):
+        assert (list(mine.search(query)) == ["holed"]) is found, query
 
 
 def test_publishing_again_replaces_what_was_published(client, stored, volume_values):

@@ -43,6 +43,10 @@ def frames_of(path, start=0, stop=5, dataset="entry/data/data", uri=None):
         {"chunks": (1, 3, 4), "compression": "gzip"},
         {"chunks": (2, 3, 4), **hdf5plugin.Bitshuffle()},
         {"chunks": (1, 3, 4), **hdf5plugin.LZ4()},
+        {"chunks": (1, 3, 4), **hdf5plugin.Bitshuffle(cname="lz4")},
+        {"chunks": (1, 3, 4), **hdf5plugin.Bitshuffle(cname="zstd")},
+        {"chunks": (1, 3, 4), **hdf5plugin.Bitshuffle(cname="none")},
+        {"chunks": (1, 3, 4), "shuffle": True, **hdf5plugin.LZ4()},
     ],
 )
 def test_a_file_that_another_program_wrote_is_read(source, make_file, options):
@@ -94,7 +98,7 @@ def test_a_spool_that_was_cut_short_after_a_crash_is_named(source, tmp_path):
     path.write_bytes(content[: last + 100])
     got = source.read(frames_of(path, 0, 8, dataset="d"))
     assert (got == 7).all()
-    with pytest.raises(DataFileError, match="ends before frame 8 of d; the file is truncated"):
+    with pytest.raises(DataFileError, match="ends before frame 8 of /d; the file is truncated"):
         source.read(frames_of(path, 0, 9, dataset="d"))
 
 
@@ -106,6 +110,29 @@ def test_a_damaged_frame_is_named(source, make_file):
         stream.seek(chunk.byte_offset)
         stream.write(b"\xff" * chunk.size)
     np.testing.assert_array_equal(source.read(frames_of(path, 0, 2)), FRAMES[:2])
+    with pytest.raises(DataFileError, match=r"frame.* of .*entry/data/data"):
+        source.read(frames_of(path, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "options", [hdf5plugin.LZ4(), hdf5plugin.Bitshuffle(cname="lz4")], ids=["lz4", "bslz4"]
+)
+def test_a_damaged_compressed_frame_is_named_and_one_that_was_lost_is_zero(
+    source, make_file, options
+):
+    path = make_file(chunks=(1, 3, 4), maxshape=(None, 3, 4), **options)
+    with h5py.File(path, "r+") as file:
+        dataset = file["entry/data/data"]
+        dataset.resize(7, axis=0)
+        # The detector sent one frame as it was.
+        dataset.id.write_direct_chunk((6, 0, 0), FRAMES[1].tobytes(), filter_mask=1)
+        chunk = dataset.id.get_chunk_info(2)
+    np.testing.assert_array_equal(source.read(frames_of(path, 4, 7))[[0, 2]], FRAMES[[4, 1]])
+    assert not source.read(frames_of(path, 5, 6)).any()
+    source.close()
+    with path.open("r+b") as stream:
+        stream.seek(chunk.byte_offset)
+        stream.write(b"\xff" * chunk.size)
     with pytest.raises(DataFileError, match=r"frame.* of .*entry/data/data"):
         source.read(frames_of(path, 2, 3))
 

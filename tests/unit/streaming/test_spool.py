@@ -11,6 +11,7 @@ import pytest
 
 from apsber_bluesky.core import FrameRange, SeriesRequest, StorageError
 from apsber_bluesky.streaming import RingOrFileSource
+from apsber_bluesky.streaming._codecs import encode
 from apsber_bluesky.streaming._series_messages import Frame
 from apsber_bluesky.streaming._spool import Spool, dataset_path
 
@@ -163,3 +164,62 @@ def test_a_full_disk_is_told_to_the_plan_and_the_next_run_works_when_there_is_ro
     assert "the disk is full; free space or choose another data root" in told[0]
     assert told[1].startswith("close_run")
     assert told[2:] == ["take 30", "True 30", "True"]
+
+
+@pytest.mark.parametrize("codec", ["none", "bslz4"])
+def test_what_was_written_and_never_named_is_blanked(tmp_path, codec):
+    """A receiver can be killed between the pixels of a frame and the row that names it."""
+    spool = Spool(tmp_path / "raw.h5", REQUEST, codec=codec)
+    spool.extend("primary", 3)
+    for number in (0, 1):
+        pixels = memoryview(encode(np.full((4, 5), 100 + number, "<u2"), codec))
+        spool.write("primary", number, Frame(1, number, 1.0, 0.0, 5, pixels, codec))
+    del spool._streams["primary"].rows[1]
+    spool.flush()
+    spool.blank("primary", [1, 2])
+    spool.close()
+    with h5py.File(tmp_path / "raw.h5") as file:
+        assert file["entry/primary/data"][:, 1, 1].tolist() == [100, 0, 0]
+        assert file["entry/primary/frame_number"][:].tolist() == [0, -1, -1]
+
+
+def test_a_spool_grows_with_its_frames_and_not_with_those_that_are_announced(tmp_path):
+    """So that a scan which is given up leaves no large empty file behind."""
+    request = SeriesRequest("run-1", "primary", 100_000, 1000, 1000, "<u2")
+    spool = Spool(tmp_path / "raw.h5", request)
+    spool.extend("primary", 100_000)
+    pixels = memoryview(np.full((1000, 1000), 7, "<u2")).cast("B")
+    for number in (0, 200, 150):
+        spool.write("primary", number, Frame(1, number, 1.0, 0.0, 5, pixels))
+    spool.close()
+    with h5py.File(tmp_path / "raw.h5") as file:
+        data, numbers = file["entry/primary/data"], file["entry/primary/frame_number"]
+        assert 200 < data.shape[0] < 1000
+        assert numbers.shape == (100_000,)
+        assert np.flatnonzero(numbers[:] >= 0).tolist() == [0, 150, 200]
+        assert (data[150] == 7).all()
+        assert not data[151].any()
+
+
+def test_a_spool_goes_on_after_its_writer_was_killed(tmp_path):
+    path = tmp_path / "raw.h5"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as writer:
+        assert writer.stdout.readline() == "open\n"
+        for number in (0, 3):
+            writer.stdin.write(f"{number}\n")
+            writer.stdin.flush()
+            assert writer.stdout.readline() == "written\n"
+        writer.kill()
+    spool = Spool(path, REQUEST, resume=True)
+    spool.write("primary", 1, frame(1))
+    assert spool.extend("primary", 2) == 6
+    spool.write("primary", 6, frame(6))
+    spool.close()
+    with h5py.File(path) as file:
+        assert file["entry/primary/data"][:, 0, 0].tolist() == [100, 101, 0, 103, 0, 0, 106, 0]
+        assert file["entry/primary/frame_number"][:].tolist() == [0, 1, -1, 3, -1, -1, 6, -1]
