@@ -6,7 +6,9 @@ Frames are 2048 x 2048 uint16 over loopback TCP, from a process of their own:
 
 - ``receive_ratio``: receiver with checksum, spool and ring, against PUSH/PULL that drops frames;
 - ``ring_ratio``: handing a frame to the ring, against copying it with NumPy;
-- ``spool_ratio``: storing frames that came compressed (bslz4), against write(2) of the same bytes.
+- ``spool_ratio``: storing frames that came compressed (bslz4), against write(2) of the same bytes;
+- ``pvapy_ratio``: the receiver, against pvapy's consumer where pvapy is installed; it stores
+  nothing, and is given what PV Access did not lose (``pvapy_lost`` of so many more).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import _pvapy
 import numpy as np
 import xxhash
 import zmq
@@ -206,6 +209,17 @@ def warm_up(folder: Path, size: int) -> None:
     path.unlink()
 
 
+def peer_figures(peers: list[tuple[float, float, int]]) -> dict[str, Any]:
+    """Figures of the receiver's and pvapy's rates, and of the frames that pvapy's client missed."""
+    if not peers:
+        return {}
+    return {
+        "pvapy_frames_per_s": round(statistics.median(p[1] for p in peers), 1),
+        "pvapy_ratio": round(statistics.median(p[0] / p[1] for p in peers), 3),
+        "pvapy_lost": sum(p[2] for p in peers),
+    }
+
+
 def main() -> None:
     """Run each pair, and report rates and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -217,7 +231,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         warm_up(folder, 2 * count * FRAME_BYTES)
-        pairs = [(receiver_rate(count, folder), bare_rate(count)) for _ in range(rounds)]
+        peers, pairs = [], []
+        for _ in range(rounds):
+            pairs.append((receiver_rate(count, folder), bare_rate(count)))
+            if _pvapy.is_there():
+                peers.append((pairs[-1][0], *_pvapy.pvapy_rate(count, frames())))
         spool = spool_ratio(count, folder)
     report(
         {
@@ -227,6 +245,7 @@ def main() -> None:
             "receive_ratio": round(statistics.median(p[0] / p[1] for p in pairs), 3),
             "ring_ratio": round(ring_ratio(3 if options.quick else 7), 3),
             "spool_ratio": round(spool, 3),
+            **peer_figures(peers),
         },
         as_json=options.json,
     )

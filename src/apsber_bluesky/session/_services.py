@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +48,7 @@ class ServiceProcess:
         self.name = name
         self.log = log
         self.answer: dict[str, Any] = {}
-        with log.open("ab") as stream:
+        with log.open("ab") as stream, _without_interrupts():
             self._process = subprocess.Popen(  # noqa: S603 - our own modules
                 [sys.executable, "-m", *module],
                 stdin=subprocess.PIPE,
@@ -176,3 +177,16 @@ class ServiceProcess:
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back while a process is made, until it has left the terminal's group.
+
+    It inherits that, too, which is as well: the processes of a session leave Ctrl-C to it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

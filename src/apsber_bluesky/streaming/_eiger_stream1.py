@@ -51,6 +51,8 @@ class EigerStream1Reader:
         MB, and is the only guard this format has.
     """
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, expectation: Expectation | None = None, *, check_hash: bool = True) -> None:
         self._expectation = expectation or Expectation()
         self._check_hash = check_hash

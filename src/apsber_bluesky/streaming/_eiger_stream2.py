@@ -63,6 +63,8 @@ class EigerStream2Reader:
     channel (threshold), in the order of the start message.
     """
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self._start: SeriesStart | None = None
         self._unique_id = ""

@@ -22,6 +22,8 @@ MakeReader = Callable[[SeriesRequest, StreamingSettings], FrameReader]
 class SuiteReader:
     """Read the suite's own protocol, which repeats the number that the receiver gave the series."""
 
+    warnings: tuple[str, ...] = ()
+
     def read(self, parts: Sequence[bytes | memoryview], source: int = 0) -> list[Message]:
         """Read one message.
 

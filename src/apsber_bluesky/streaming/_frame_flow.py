@@ -153,6 +153,8 @@ class FrameFlow:
             self.settle()
         for message in reader.finish():
             self._take(series, message)
+        for warning in reader.warnings:
+            self._complaints.say(warning)
         self._writer.drain()
         self.settle()
         self._sequence += series.request.num_frames

@@ -12,10 +12,14 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from apsber_bluesky.core import FrameError, InputError
-from apsber_bluesky.streaming._ntndarray_pixels import decode_pixels, read_integer
+from apsber_bluesky.streaming._ntndarray_pixels import (
+    PixelForm,
+    decode_pixels,
+    read_form,
+    read_integer,
+)
 from apsber_bluesky.streaming._series_messages import (
     Frame,
     Message,
@@ -28,6 +32,10 @@ MAXIMUM_ID: Final = 2**31 - 1
 _MAXIMUM_ATTRIBUTES: Final = 4096
 _REAL: Final = (int, float, np.integer, np.floating)
 _MALFORMED: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
+
+
+class _WrongGeometry(FrameError):
+    """Frames of another size or type than the series has."""
 
 
 class NtndarrayReader:
@@ -205,51 +213,38 @@ class NtndarrayReader:
 
     def _take(self, value: Any, number: int, time_s: float) -> list[Message]:
         try:
-            array, angle_deg = decode_pixels(value), _angle(value, self._angle_attribute)
+            # Before the pixels are decoded, for that takes as much memory as the update says.
+            form = read_form(value)
+            start = self._start or self._new_start(form)
+            self._check_fits(form, start, number)
+            array, angle_deg = decode_pixels(value, form), _angle(value, self._angle_attribute)
+        except _WrongGeometry as error:
+            self._refuse("wrong_geometry", str(error))
         except FrameError as error:
             self._refuse("malformed", f"frame {number}: {error}")
         except _MALFORMED as error:
             self._refuse("malformed", f"frame {number}: malformed NTNDArray: {error!r:.300}")
-        messages: list[Message] = []
-        if self._start is None:
-            messages.append(self._begin(array, number))
-        self._check_fits(array, number)
-        self._seen.add(number)
         pixels = array.data.cast("B")
-        messages.append(
-            Frame(
-                series=self._series,
-                number=number,
-                timestamp_s=time_s,
-                angle_deg=angle_deg,
-                checksum=xxhash.xxh3_64_intdigest(pixels),
-                pixels=pixels,
-            )
+        frame = Frame(
+            series=self._series,
+            number=number,
+            timestamp_s=time_s,
+            angle_deg=angle_deg,
+            checksum=xxhash.xxh3_64_intdigest(pixels),
+            pixels=pixels,
         )
-        return [*messages, *(self._end() if number == self._num_frames - 1 else [])]
+        begins: list[Message] = [] if self._start else [start]
+        self._start = start
+        self._seen.add(number)
+        return [*begins, frame, *(self._end() if number == self._num_frames - 1 else [])]
 
-    def _begin(self, array: NDArray[Any], number: int) -> SeriesStart:
-        rows, columns = self._shape or array.shape
-        dtype = self._dtype or array.dtype.str
-        self._start = start = SeriesStart(self._series, self._num_frames, rows, columns, dtype)
-        try:
-            self._check_fits(array, number)
-        except FrameError:
-            self._start = None
-            raise
-        return start
+    def _new_start(self, form: PixelForm) -> SeriesStart:
+        rows, columns = self._shape or form.shape
+        return SeriesStart(self._series, self._num_frames, rows, columns, self._dtype or form.dtype)
 
-    def _check_fits(self, array: NDArray[Any], number: int) -> None:
-        start = self._start
-        if start is None or (*array.shape, array.dtype.str) != (
-            start.rows,
-            start.columns,
-            start.dtype,
-        ):
-            self._refuse(
-                "wrong_geometry",
-                f"frame {number} is {array.dtype.str} {array.shape}, not {start}",
-            )
+    def _check_fits(self, form: PixelForm, start: SeriesStart, number: int) -> None:
+        if (*form.shape, form.dtype) != (start.rows, start.columns, start.dtype):
+            raise _WrongGeometry(f"frame {number} is {form.dtype} {form.shape}, not {start}")
 
     def _refuse(self, count: str, why: str) -> NoReturn:
         self.counts[count] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -41,23 +42,42 @@ def read_integer(value: Any, low: int, high: int) -> int:
     return int(value)
 
 
-def decode_pixels(value: Any) -> NDArray[Any]:
-    """Decode the pixels of an update, in bounded memory.
+@dataclass(frozen=True, slots=True)
+class PixelForm:
+    """What an update says of its pixels.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    dtype : str
+        NumPy dtype string, little-endian.
+    codec : str
+        How they are compressed; empty if they are not.
+    """
+
+    shape: tuple[int, int]
+    dtype: str
+    codec: str
+
+    @property
+    def frame_bytes(self) -> int:
+        """Size of the decoded frame [byte]."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+
+
+def read_form(value: Any) -> PixelForm:
+    """Read what an update says of its pixels; nothing is decoded.
 
     Parameters
     ----------
     value : p4p.Value
         The NTNDArray, not unwrapped.
 
-    Returns
-    -------
-    ndarray, shape (rows, columns)
-        The pixels, C-contiguous and little-endian.
-
     Raises
     ------
     FrameError
-        If they are not what dimensions, type and codec say.
+        If that makes no sense, or frames would be too large.
     TypeError, KeyError, ValueError, ...
         If the structure is not that of an NTNDArray.
     """
@@ -74,21 +94,47 @@ def decode_pixels(value: Any) -> NDArray[Any]:
             raise FrameError(f"codec {codec!r:.80} with {data.dtype.str} elements instead of bytes")
         code = read_integer(value["codec"]["parameters"], 0, 255)
         dtype = _DTYPE_OF_CODE.get(code, f"type code {code}")
-    if dtype not in DTYPES:
-        raise FrameError(f"dtype {dtype!r:.80} is not one of {', '.join(sorted(DTYPES))}")
-    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
-    if size > MAXIMUM_FRAME_BYTES:
-        raise FrameError(f"{size} bytes exceed {MAXIMUM_FRAME_BYTES}")
-    if codec == "":
-        plain: NDArray[Any] = np.ascontiguousarray(data, dtype=dtype)
-    else:
         if codec not in _DECODERS:
             raise FrameError(f"codec {codec!r:.80} is not one of {', '.join(sorted(_DECODERS))}")
+    if dtype not in DTYPES:
+        raise FrameError(f"dtype {dtype!r:.80} is not one of {', '.join(sorted(DTYPES))}")
+    form = PixelForm(shape, dtype, codec)
+    if form.frame_bytes > MAXIMUM_FRAME_BYTES:
+        raise FrameError(f"{form.frame_bytes} bytes exceed {MAXIMUM_FRAME_BYTES}")
+    if codec == "" and data.nbytes != form.frame_bytes:
+        raise FrameError(f"{data.nbytes} bytes of pixels instead of {form.frame_bytes}")
+    return form
+
+
+def decode_pixels(value: Any, form: PixelForm) -> NDArray[Any]:
+    """Decode the pixels of an update; the memory it takes is that of a frame of `form`.
+
+    Parameters
+    ----------
+    value : p4p.Value
+        The NTNDArray, not unwrapped.
+    form : PixelForm
+        What `read_form` found.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns)
+        The pixels, C-contiguous and little-endian.
+
+    Raises
+    ------
+    FrameError
+        If they are not what `form` says.
+    """
+    data, size, itemsize = value["value"], form.frame_bytes, np.dtype(form.dtype).itemsize
+    if form.codec == "":
+        plain: NDArray[Any] = np.ascontiguousarray(data, dtype=form.dtype)
+    else:
         packed = np.ascontiguousarray(data).data.cast("B")
-        plain = np.frombuffer(_DECODERS[codec](packed, size, np.dtype(dtype).itemsize), dtype="|u1")
+        plain = np.frombuffer(_DECODERS[form.codec](packed, size, itemsize), dtype="|u1")
     if plain.nbytes != size:
         raise FrameError(f"{plain.nbytes} bytes of pixels instead of {size}")
-    pixels: NDArray[Any] = plain.view(dtype).reshape(shape)
+    pixels: NDArray[Any] = plain.view(form.dtype).reshape(form.shape)
     return pixels
 
 

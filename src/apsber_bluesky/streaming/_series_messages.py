@@ -99,7 +99,18 @@ Message = SeriesStart | Frame | SeriesEnd
 
 
 class FrameReader(Protocol):
-    """Turn what one detector sends in one series into messages."""
+    """Turn what one detector sends in one series into messages.
+
+    Attributes
+    ----------
+    warnings : sequence of str
+        What the user should know of how the detector is set up.
+    """
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What was noticed so far."""
+        ...
 
     def read(self, parts: Sequence[bytes | memoryview], source: int = 0) -> list[Message]:
         """Read one multipart message off the wire, which came from socket number `source`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -107,14 +108,16 @@ def start_process(code, *words):
             process.kill()
 
 
-def test_a_consumer_killed_at_any_moment_goes_on_without_gap_or_double(make, tmp_path):
+@pytest.mark.parametrize("times", [int(os.environ.get("APSBER_TEST_KILLS", "4"))])
+def test_a_consumer_killed_at_any_moment_goes_on_without_gap_or_double(make, tmp_path, times):
+    """``APSBER_TEST_KILLS=50`` kills it more often than the usual few times."""
     fan_out, _ = make
     server = fan_out()
-    num = 400
+    num = 100 * times
     server.begin_run(description(num_projections=num))
     log = tmp_path / "frames"
     chance = random.Random(5)
-    for part in range(4):
+    for part in range(times):
         server.frames(announced(part * 100, part * 100 + 100))
         with start_process(CONSUMER, server.address, log, 0.002):
             wait_for(lambda part=part: log.exists() and log.read_bytes().count(b"\n") > part * 20)
@@ -124,7 +127,7 @@ def test_a_consumer_killed_at_any_moment_goes_on_without_gap_or_double(make, tmp
     with start_process(CONSUMER, server.address, log, 0) as process:
         out, _ = process.communicate(timeout=60)
     assert json.loads(out)["missing"] == []
-    assert 60 < killed_at < num
+    assert 20 * (times - 1) < killed_at < num
     assert [int(line) for line in log.read_text().split()] == list(range(num))
 
 
