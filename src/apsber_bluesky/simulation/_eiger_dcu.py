@@ -77,6 +77,10 @@ class EigerDcu:
     ----------
     address : str
         The bound address.
+    waits : int
+        Messages that nobody took at once; a real DCU drops images when its memory is full of them.
+    waited_s : float
+        How long they waited, all together [s].
 
     Raises
     ------
@@ -108,9 +112,16 @@ class EigerDcu:
                 f"cannot bind the stream port {address}: {error.strerror}; choose another port"
             ) from error
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.waits = 0
+        self.waited_s = 0.0
 
     def send_series(
-        self, series: EigerSeries, images: Sequence[Frames], faults: Sequence[EigerFault] = ()
+        self,
+        series: EigerSeries,
+        images: Sequence[Frames],
+        faults: Sequence[EigerFault] = (),
+        *,
+        before_each: Callable[[int], None] | None = None,
     ) -> int:
         """Send a whole series.
 
@@ -122,6 +133,8 @@ class EigerDcu:
             For each image one array for each channel.
         faults : sequence of EigerFault
             What goes wrong.
+        before_each : callable, optional
+            Called with the number of messages so far, to hold them back.
 
         Returns
         -------
@@ -138,8 +151,10 @@ class EigerDcu:
         sent = 0
         for delay_s, parts in eiger_messages(self._version, series, images, faults):
             time.sleep(delay_s)
+            if before_each is not None:
+                before_each(sent)
             try:
-                self._socket.send_multipart(parts, copy=False)
+                self._send(parts)
             except zmq.Again as error:
                 raise ServiceError(
                     f"nobody took message {sent} of series {series.series_id} within"
@@ -147,6 +162,15 @@ class EigerDcu:
                 ) from error
             sent += 1
         return sent
+
+    def _send(self, parts: list[bytes]) -> None:
+        try:
+            self._socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            began = time.monotonic()
+            self._socket.send_multipart(parts, copy=False)
+            self.waits += 1
+            self.waited_s += time.monotonic() - began
 
     def close(self) -> None:
         """Close the socket when what was sent has gone out, or waited too long."""

@@ -49,6 +49,8 @@ class Series:
         The series' number on the wire; None until a detector that counts for itself begins.
     contiguous : int
         Frames on disk from the first on without a gap; kept, for it is asked for all the time.
+    newest_seen, newest_decoded : int
+        Highest numbers of frames that came, and that were put in the ring; -1 for none.
     incomplete, recovered, decoded : set of int
         Frames that came with parts missing, that a receiver which died had written, and that
         were put in the ring.
@@ -63,6 +65,8 @@ class Series:
     started: bool = False
     ended: bool = False
     contiguous: int = 0
+    newest_seen: int = -1
+    newest_decoded: int = -1
     duplicated: int = 0
     refused: int = 0
     incomplete: set[int] = field(default_factory=set)
@@ -94,6 +98,18 @@ class Series:
         """Frames of the series that are not on disk."""
         written = self.written
         return [number for number in range(self.request.num_frames) if number not in written]
+
+    def counts(self) -> dict[str, int]:
+        """The numbers of the series so far; `missing` are the gaps before the newest frame."""
+        return {
+            "expected": self.request.num_frames,
+            "received": len(self.seen) + self.duplicated + self.refused,
+            "written": len(self.written),
+            "missing": self.newest_seen + 1 - len(self.seen),
+            "duplicated": self.duplicated,
+            "refused": self.refused,
+            "decoded": len(self.decoded),
+        }
 
     def add_to(self, books: SeriesBooks) -> SeriesBooks:
         """The books of the stream with this series entered."""
@@ -170,6 +186,7 @@ class Series:
             self.refused += 1
             raise
         self._accepted.add(frame.number, frame.channel)
+        self.newest_seen = max(self.newest_seen, frame.number)
         if not frame.complete:
             self.incomplete.add(frame.number)
         return frame
@@ -196,6 +213,11 @@ class Series:
         while self.contiguous in self.written:
             self.contiguous += 1
 
+    def put_in_ring(self, number: int) -> None:
+        """The plain pixels of a frame are in the ring."""
+        self.decoded.add(number)
+        self.newest_decoded = max(self.newest_decoded, number)
+
     def recover(self, numbers: list[int]) -> None:
         """These frames were on disk already when this receiver was started."""
         self.recovered.update(numbers)
@@ -203,3 +225,4 @@ class Series:
             for channel in range(self.channels):
                 self._accepted.add(number, channel)
                 self.stored(number, channel)
+        self.newest_seen = max(numbers, default=-1)

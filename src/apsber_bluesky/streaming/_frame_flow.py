@@ -236,7 +236,7 @@ class FrameFlow:
                 run.mark_incomplete(series, frame.number)
             series.stored(frame.number, frame.channel)
             if each.in_ring:
-                series.decoded.add(frame.number)
+                series.put_in_ring(frame.number)
         current = run.series
         if current is None:
             return
@@ -253,7 +253,7 @@ class FrameFlow:
         first = series.first_index
         for tag in self._decoders.finished():
             if key_of_tag(tag) == self._key:
-                series.decoded.add(index_of_tag(tag) - first)
+                series.put_in_ring(index_of_tag(tag) - first)
         for tag in self._decoders.failed():
             if key_of_tag(tag) == self._key:
                 number = index_of_tag(tag) - first

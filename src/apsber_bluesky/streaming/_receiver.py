@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _TURN_MESSAGES: Final = 16
 _POLL_MS: Final = 50
+_COUNTS: Final = ("expected", "received", "written", "duplicated", "refused", "decoded")
 
 
 class Receiver:
@@ -311,23 +312,16 @@ class Receiver:
             "failure": str(run.failure or ""),
             "armed": run.series is not None,
         }
-        missing = books.num_missing
+        counts = {name: int(getattr(books, name)) for name in _COUNTS}
+        counts["missing"] = books.num_missing
         if run.series is not None:
+            # Not the books of the series: they name its missing frames, which takes longer.
             series = run.series
-            books = series.add_to(books)
-            missing += max(series.seen, default=-1) + 1 - len(series.seen)
-            newest = max(series.decoded, default=-1)
+            for name, count in series.counts().items():
+                counts[name] += count
+            newest = series.newest_decoded
             values["newest"] = series.first_index + newest if newest >= 0 else -1
-        return values | {
-            "expected": books.expected,
-            "received": books.received,
-            "written": books.written,
-            "missing": missing,
-            "duplicated": books.duplicated,
-            "refused": books.refused,
-            "decoded": books.decoded,
-            "decode_pending": self._flow.decode_pending,
-        }
+        return values | counts | {"decode_pending": self._flow.decode_pending}
 
     def close(self) -> None:
         """Close the spool and the sockets; what arrived is kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apsber_bluesky.core import DataFileError, FrameError, FrameRange
+from apsber_bluesky.streaming._chunk_ends import ChunkEnds
 from apsber_bluesky.streaming._codecs import decode, stored_codec
 from apsber_bluesky.streaming._ring import FrameRing, frame_tag, stream_key
 from apsber_bluesky.streaming._superblock import FLAGS_AT, SIGNATURE_3, SWMR_WRITE, lookup3
@@ -64,26 +66,32 @@ def _grows(path: Path) -> bool:
     raise DataFileError(f"{path} has a damaged superblock")
 
 
-def _read_frame(dataset: Any, index: int, out: NDArray[Any]) -> None:
+def _read_frame(dataset: Any, index: int, out: NDArray[Any], ends: ChunkEnds) -> None:
     """Read one frame; `out` has shape ``(rows, columns)``."""
     codec = None
-    if dataset.chunks is not None:
-        chunk = dataset.id.get_chunk_info_by_coord((index, 0, 0))
+    if dataset.chunks == (1, *dataset.shape[1:]):
+        end = ends.end_of(dataset, index)
         # A frame that was lost has no place in the file.
+        if end is not None:
+            _check_within(dataset, index, end)
+            codec = stored_codec(dataset)
+    elif dataset.chunks is not None:
+        chunk = dataset.id.get_chunk_info_by_coord((index, 0, 0))
         if chunk.byte_offset is not None:
-            if dataset.file.swmr_mode:
-                _check_within(dataset, index, chunk.byte_offset + chunk.size)
-            codec = None if chunk.filter_mask else stored_codec(dataset)
-    if codec is None:
-        dataset.read_direct(out, np.s_[index])
-        return
-    # HDF5 would take twice as long to decode them.
-    _, encoded = dataset.id.read_direct_chunk((index, 0, 0))
-    rows, columns = out.shape
-    decode(encoded, codec, rows=rows, columns=columns, dtype=out.dtype.str, out=out)
+            _check_within(dataset, index, chunk.byte_offset + chunk.size)
+    if codec is not None:
+        # HDF5 would take twice as long to decode them.
+        filter_mask, encoded = dataset.id.read_direct_chunk((index, 0, 0))
+        if not filter_mask:
+            rows, columns = out.shape
+            decode(encoded, codec, rows=rows, columns=columns, dtype=out.dtype.str, out=out)
+            return
+    dataset.read_direct(out, np.s_[index])
 
 
 def _check_within(dataset: Any, index: int, chunk_end: int) -> None:
+    if not dataset.file.swmr_mode:
+        return
     if chunk_end > Path(dataset.file.filename).stat().st_size:
         raise DataFileError(
             f"{dataset.file.filename} ends before frame {index} of {dataset.name}; the file is"
@@ -108,6 +116,7 @@ class RingOrFileSource:
     def __init__(self, ring: FrameRing | None = None) -> None:
         self._ring = ring
         self._files: dict[Path, h5py.File] = {}
+        self._ends: defaultdict[tuple[str, str], ChunkEnds] = defaultdict(ChunkEnds)
         self._lock = threading.Lock()
         self.from_ring = 0
         self.from_file = 0
@@ -211,9 +220,10 @@ class RingOrFileSource:
                 f"{frames.uri} {frames.dataset} holds {dataset.shape[0]} frames, documents"
                 f" announced {frames.stop}; the file is truncated"
             )
+        ends = self._ends[frames.uri, frames.dataset]
         try:
             for number in late:
-                _read_frame(dataset, frames.start + number, out[number])
+                _read_frame(dataset, frames.start + number, out[number], ends)
         except (OSError, RuntimeError, FrameError) as error:
             raise DataFileError(
                 f"cannot read frame of {frames.uri} {frames.dataset}: {error}"
@@ -225,6 +235,7 @@ class RingOrFileSource:
             for file in self._files.values():
                 file.close()
             self._files.clear()
+            self._ends.clear()
 
 
 def _open(path: Path) -> h5py.File:
