@@ -49,7 +49,9 @@ class ReceiverProcess:
         self.start()
 
     def start(self):
-        self.process = ServiceProcess("receiver", ["apsber_bluesky.streaming"], self.log, [self.ring])
+        self.process = ServiceProcess(
+            "receiver", ["apsber_bluesky.streaming"], self.log, [self.ring]
+        )
         self.process.configure(self.settings)
         answer = self.process.wait_ready(60)
         self.settings["control_address"] = answer["control_address"]

@@ -51,9 +51,7 @@ with start("simulated", small) as s:
 """
 
 
-def test_a_receiver_that_is_killed_in_a_scan_is_replaced_and_the_scan_goes_on(
-    run_python, tmp_path
-):
+def test_a_receiver_that_is_killed_in_a_scan_is_replaced_and_the_scan_goes_on(run_python, tmp_path):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("EPICS_", "APSBER_"))}
     done = run_python(SESSION, env={**kept, "APSBER_DATA_ROOT": str(tmp_path)})
     assert done.returncode == 0, done.stderr

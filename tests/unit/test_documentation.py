@@ -21,7 +21,7 @@ from apsber_bluesky.core import Profile
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-SETTING = re.compile(r"^\| `([a-z_.]+)` \| (required|`[^`]+`) \| .+ \|$", re.MULTILINE)
+SETTING = re.compile(r"^\| `([A-Za-z_.]+)` \| (required|`[^`]+`) \| .+ \|$", re.MULTILINE)
 DECISIONS = "docs/explanation/decisions"
 
 

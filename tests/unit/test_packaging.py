@@ -210,7 +210,7 @@ def imported_modules(folders: list[Path]) -> dict[str, str]:
 
 
 # Optional ones may not be installed here, and then nothing else knows what provides them.
-OPTIONAL = {"cupy": "cupy-cuda13x", "dectris": "dectris-compression"}
+OPTIONAL = {"cupy": "cupy-cuda13x", "cupyx": "cupy-cuda13x", "dectris": "dectris-compression"}
 
 
 @pytest.mark.parametrize("extras", [[], ["test"]], ids=["package", "tests"])

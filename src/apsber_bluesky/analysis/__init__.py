@@ -1,6 +1,7 @@
 """Quality numbers with a verdict each, and figures."""
 
 from apsber_bluesky.analysis._assessment import ReconstructHalf, assess_scan
+from apsber_bluesky.analysis._centre_pictures import draw_centre_slice, grey_range
 from apsber_bluesky.analysis._centre_residual import centre_residual
 from apsber_bluesky.analysis._figures import draw_ortho_slices
 from apsber_bluesky.analysis._frame_counts import missing_frames, saturated_pixels
@@ -18,8 +19,10 @@ __all__ = [
     "RingCorrelation",
     "assess_scan",
     "centre_residual",
+    "draw_centre_slice",
     "draw_ortho_slices",
     "fourier_ring_correlation",
+    "grey_range",
     "missing_frames",
     "resolution",
     "saturated_pixels",

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from apsber_bluesky import __version__
+from apsber_bluesky.cli._command_estimate import estimate
 from apsber_bluesky.cli._command_frames import frames
 from apsber_bluesky.cli._command_gateway import gateway
 from apsber_bluesky.cli._command_keys import keys
+from apsber_bluesky.cli._command_reconstruct import reconstruct
 from apsber_bluesky.cli._command_relay import relay
 from apsber_bluesky.cli._command_simulate import simulate
 from apsber_bluesky.cli._commands_look import show, status
@@ -47,6 +49,7 @@ def _options(
 for group, commands in (
     ("Start", (demo, simulate)),
     ("Acquire", (run, relay, gateway)),
+    ("Reconstruct", (reconstruct, estimate)),
     ("Look", (status, frames, show)),
 ):
     for command in commands:

@@ -5,6 +5,7 @@ from apsber_bluesky.core._configuration import (
     AnalysisSettings,
     JungfrauSettings,
     Limits,
+    PhaseSettings,
     ProcessingSettings,
     Profile,
     SessionSettings,
@@ -48,6 +49,7 @@ from apsber_bluesky.core._frames import (
     StreamName,
 )
 from apsber_bluesky.core._ledger import RunLedger, RunState, StageEntry
+from apsber_bluesky.core._live_slices import PLANES, LiveSliceSettings, LiveView
 from apsber_bluesky.core._number_ranges import MAXIMUM_FRAMES, format_ranges, parse_ranges
 from apsber_bluesky.core._processes import begin_service, die_with_parent, forgo_real_time
 from apsber_bluesky.core._protocols import (
@@ -73,6 +75,7 @@ __all__ = [
     "KEY_OF_STREAM",
     "MAXIMUM_FRAMES",
     "PARTIAL_SUFFIX",
+    "PLANES",
     "PROGRAM",
     "STREAM_OF_KEY",
     "AnalysisSettings",
@@ -93,6 +96,9 @@ __all__ = [
     "InputError",
     "JungfrauSettings",
     "Limits",
+    "LiveSliceSettings",
+    "LiveView",
+    "PhaseSettings",
     "PlanError",
     "ProcessRecord",
     "ProcessingSettings",

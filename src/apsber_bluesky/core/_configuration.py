@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from apsber_bluesky.core._errors import ConfigurationError
+from apsber_bluesky.core._live_slices import LiveSliceSettings
 from apsber_bluesky.core._run_folder import check_folder_name
 from apsber_bluesky.core._settings import FolderPath, Settings
 from apsber_bluesky.core._streaming_settings import GatewaySettings, StreamingSettings
@@ -107,6 +108,23 @@ class JungfrauSettings(Settings):
     gain_file: FolderPath
 
 
+class PhaseSettings(Settings):
+    """Phase retrieval; its presence makes projections be filtered for it.
+
+    Attributes
+    ----------
+    delta_over_beta : float
+        Decrement of the refractive index over its imaginary part, of the sample's material.
+    energy_keV, distance_mm : float or None
+        Photon energy [keV] and distance from sample to detector [mm]; None takes what the scan
+        says.
+    """
+
+    delta_over_beta: PositiveFloat
+    energy_keV: PositiveFloat | None = None
+    distance_mm: PositiveFloat | None = None
+
+
 class ProcessingSettings(Settings):
     """From frames to a volume.
 
@@ -121,7 +139,17 @@ class ProcessingSettings(Settings):
     chunk_projections : int
         Projections per chunk.
     slab_slices : int
-        Slices per slab.
+        Slices per slab; at least 16 for each processor, for engines work on 16 together.
+    flats : {"average", "interpolate"}
+        Whether flats from before and after a scan are averaged, or interpolated in time.
+    zingers : float or None
+        How far below its neighbours' median a line integral may lie; None leaves all as they are.
+    stripes : {"none", "sorting", "wavelet"}
+        How stripes of sinograms are removed.
+    phase : PhaseSettings or None
+        Phase retrieval.
+    live_slices : LiveSliceSettings
+        Slices that are shown while the scan runs.
     jungfrau : JungfrauSettings or None
         Calibration that turns raw frames into energies, if the detector is a Jungfrau.
     """
@@ -130,7 +158,12 @@ class ProcessingSettings(Settings):
     filter: Literal["ramp", "shepp", "hann", "parzen"] = "ramp"
     centre: float | Literal["auto"] = "auto"
     chunk_projections: PositiveInt = 32
-    slab_slices: PositiveInt = 16
+    slab_slices: PositiveInt = 64
+    flats: Literal["average", "interpolate"] = "average"
+    zingers: PositiveFloat | None = None
+    stripes: Literal["none", "sorting", "wavelet"] = "none"
+    phase: PhaseSettings | None = None
+    live_slices: LiveSliceSettings = LiveSliceSettings()
     jungfrau: JungfrauSettings | None = None
 
 

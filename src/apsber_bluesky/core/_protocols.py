@@ -97,6 +97,13 @@ class ReconstructionEngine(Protocol):
         """Numbers of the projections that have not been accumulated."""
         ...
 
+    def hold_centre(self, centre: float) -> None:
+        """Add projections for this rotation centre alone, so that `finish` is quick.
+
+        Optional, before the first of them; an engine that cannot do so still takes any centre.
+        """
+        ...
+
     def give_up_missing(self) -> list[int]:
         """Weigh the projections that are there as all there will be; those that are missing."""
         ...

@@ -97,6 +97,9 @@ class RunDescription(BaseModel):
         As in the start document; the proposal names the folder of the run.
     start_time_s : float
         Unix time at which the run opened [s].
+    flat_mode : str
+        When flats were taken: ``start``, ``end``, ``both`` (half of them each) or ``none``; empty
+        if the start document does not say.
     scan : TomographyScan
         What is scanned.
     """
@@ -111,6 +114,7 @@ class RunDescription(BaseModel):
     beamline_id: str = ""
     instrument_name: str = ""
     start_time_s: float = 0.0
+    flat_mode: str = ""
     scan: TomographyScan
 
     @classmethod
@@ -138,6 +142,7 @@ class RunDescription(BaseModel):
                 f"key 'tomography' of the start document is no scan: {problems}; leave the key to"
                 " the tomography plans"
             ) from None
+        references = start.get("reference_frames")
         sample = start.get("sample_name", start.get("sample", ""))
         return cls(
             uid=start["uid"],
@@ -148,5 +153,6 @@ class RunDescription(BaseModel):
             beamline_id=str(start.get("beamline_id", "")),
             instrument_name=str(start.get("instrument_name", "")),
             start_time_s=float(start.get("time", 0.0)),
+            flat_mode=str(references.get("flat_mode", "")) if isinstance(references, dict) else "",
             scan=scan,
         )

@@ -22,11 +22,13 @@ from apsber_bluesky.core import (
     ProcessRecord,
     ReconstructionEngine,
     SeriesBooks,
-    array_checksum,
 )
 from apsber_bluesky.pipeline._context import RunContext
 from apsber_bluesky.pipeline._energy_frames import FrameCalibration
-from apsber_bluesky.processing import Normaliser, average_reference, create_engine
+from apsber_bluesky.pipeline._held_projections import HeldProjections
+from apsber_bluesky.pipeline._live_slices import LiveSlices
+from apsber_bluesky.pipeline._preparation import Preparation, ReferenceFrames
+from apsber_bluesky.processing import create_engine, warm_up_preprocessing
 
 #: Rows around the middle of the detector whose sinograms are kept for centre and quality.
 CENTRAL_ROWS = 16
@@ -64,6 +66,8 @@ class Accumulation:
         Engine, filter and chunk size.
     calibration : FrameCalibration, optional
         What turns raw frames into those that are normalised.
+    live : LiveSlices, optional
+        Given the normalised projections, too.
 
     Attributes
     ----------
@@ -77,14 +81,19 @@ class Accumulation:
         source: FrameSource,
         settings: ProcessingSettings,
         calibration: FrameCalibration | None = None,
+        live: LiveSlices | None = None,
     ) -> None:
         self._context = context
         self._source = source
         self._settings = settings
         self._calibration = calibration
+        self._live = live
         self._calibrated: ProcessRecord | None = None
         self._announced: dict[ImageKey, list[FrameRange]] = defaultdict(list)
-        self._normaliser: Normaliser | None = None
+        self._preparation: Preparation | None = None
+        self._prepared: ProcessRecord | None = None
+        self._held: HeldProjections | None = None
+        self._kept: list[int] = []
         self._engine: ReconstructionEngine | None = None
         scan = context.run.scan
         rows = central_rows(scan.rows)
@@ -94,6 +103,12 @@ class Accumulation:
         )
         self._digest = ArrayDigest(
             np.dtype(scan.dtype), (scan.num_projections, scan.rows, scan.columns)
+        )
+        warm_up_preprocessing(
+            np.dtype(scan.dtype if calibration is None else np.float32),
+            interpolated=settings.flats == "interpolate" and context.run.flat_mode == "both",
+            zingers=settings.zingers is not None,
+            stripes=settings.stripes == "sorting",
         )
         self._done = 0
         self._used: dict[ImageKey, int] = defaultdict(int)
@@ -142,11 +157,18 @@ class Accumulation:
         frames = FrameRange(first.run_uid, first.stream, start, stop, first.uri, first.dataset)
         with self._source.borrow(frames) as raw:
             self._digest.update(raw)
-            projections = self._normalise(self._calibrate(raw))
+            projections = self._prepare(self._calibrate(raw), start)
         self._sinograms[start:stop] = projections[:, self._rows]
         usable = self._usable(ImageKey.PROJECTION, start, stop)
-        for begin, end in _runs(usable):
-            engine.accumulate(projections[begin - start : end - start], begin)
+        if self._live is not None:
+            for begin, end in _runs(usable):
+                self._live.add(first.run_uid, projections[begin - start : end - start], begin)
+        if self._held is not None:
+            self._held.keep(projections, start)
+            self._kept += usable
+        else:
+            for begin, end in _runs(usable):
+                engine.accumulate(projections[begin - start : end - start], begin)
         self._mark_used(ImageKey.PROJECTION, usable)
         self._done = stop
         self._context.report(STAGE, stop, self._context.run.scan.num_projections)
@@ -186,47 +208,68 @@ class Accumulation:
                 inputs=self._calibration.inputs,
             )
 
-    def _normalise(self, frames: NDArray[Any]) -> NDArray[np.float32]:
-        if self._normaliser is None:
+    def _prepare(self, frames: NDArray[Any], first: int) -> NDArray[np.float32]:
+        if self._preparation is None:
             raise InputError("projections cannot be normalised before darks and flats are known")
         # Energies are this object's own and may be overwritten; raw frames are lent.
-        return self._normaliser(frames, None if self._calibration is None else frames)
+        return self._preparation(frames, first, None if self._calibration is None else frames)
+
+    def _release(self, engine: ReconstructionEngine) -> None:
+        """Hand over the projections that waited for the last one."""
+        if self._held is None:
+            return
+        began = time.monotonic()
+        started_s, held, self._held = time.time(), self._held, None
+        lines = held.without_stripes(self._kept)
+        self._sinograms[:] = lines[:, self._rows]
+        for begin, end in _runs(self._kept):
+            self._context.check_cancelled(STAGE)
+            engine.accumulate(lines[begin:end], begin)
+        self._context.record("remove stripes", started_s, {"method": self._settings.stripes})
+        self.busy_s += time.monotonic() - began
 
     def _prepared_engine(self) -> ReconstructionEngine:
         if self._engine is None:
             scan, settings = self._context.run.scan, self._settings
             self._started_s = time.time()
             self._begin_calibration()
-            dark, flat = self._reference(ImageKey.DARK), self._reference(ImageKey.FLAT)
-            self._normaliser = Normaliser(dark, flat)
-            self._context.record(
-                "normalise",
-                self._started_s,
-                {
-                    "num_darks": self._used[ImageKey.DARK],
-                    "num_flats": self._used[ImageKey.FLAT],
-                    "bad_pixels": int(self._normaliser.bad.sum()),
-                },
-                inputs={"dark": array_checksum(dark), "flat": array_checksum(flat)},
+            preparation = self._begin_preparation()
+            self._prepared = self._context.record(
+                "normalise", self._started_s, preparation.parameters, inputs=preparation.inputs
             )
+            if settings.stripes != "none":
+                self._held = HeldProjections(scan, settings.stripes)
             self._engine = create_engine(
                 settings.engine,
                 rows=scan.rows,
                 columns=scan.columns,
                 angles_deg=scan.angles_deg,
                 filter_name=settings.filter,
+                centre=None if settings.centre == "auto" else float(settings.centre),
             )
         return self._engine
 
-    def _reference(self, key: ImageKey) -> NDArray[np.float32]:
-        scan = self._context.run.scan
-        if not self._announced[key]:
-            if key is ImageKey.DARK:
-                return np.zeros((scan.rows, scan.columns), np.float32)
+    def _begin_preparation(self) -> Preparation:
+        run = self._context.run
+        darks, flats = self._references(ImageKey.DARK), self._references(ImageKey.FLAT)
+        if flats is None:
             raise InputError(
                 "the run has no flats, so its projections cannot be normalised; take flats"
                 " (flat_mode='start')"
             )
+        preparation = Preparation(run, self._settings, darks, flats)
+        self._mark_used(ImageKey.DARK, preparation.used_darks)
+        self._mark_used(ImageKey.FLAT, preparation.used_flats)
+        for warning in preparation.warnings:
+            details = {"stage": STAGE, "message": warning}
+            self._context.progress.message(run.uid, "warning", details)
+        self._preparation = preparation
+        return preparation
+
+    def _references(self, key: ImageKey) -> ReferenceFrames | None:
+        """Darks or flats that are usable; None if none was announced."""
+        if not self._announced[key]:
+            return None
         parts, numbers = [], []
         for announced in self._announced[key]:
             own = self._usable(key, announced.start, announced.stop)
@@ -234,18 +277,16 @@ class Accumulation:
                 # Picked by number, so this is a copy that may be kept.
                 parts.append(frames[[n - announced.start for n in own]])
             numbers += own
-        average = average_reference(
-            self._calibrate(np.concatenate(parts)),
-            what="darks" if key is ImageKey.DARK else "flats",
-        )
-        self._mark_used(key, numbers)
-        return average
+        return ReferenceFrames(self._calibrate(np.concatenate(parts)), numbers)
 
     def _enter_findings(self) -> None:
         findings = self._context.findings
         if self._engine is None:
             raise InputError("the run has no projections; there is nothing to reconstruct")
+        self._release(self._engine)
         findings.books = self._enter_books()
+        if self._prepared is not None and self._preparation is not None:
+            self._prepared.parameters.update(self._preparation.parameters)
         if self._calibration is not None and self._calibrated is not None:
             # Now it is known how many pixels it did not fit.
             self._calibrated.parameters.update(self._calibration.parameters)

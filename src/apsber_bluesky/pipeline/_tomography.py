@@ -13,6 +13,7 @@ from apsber_bluesky.core import (
     ApsberError,
     FrameRange,
     FrameSource,
+    InputError,
     ProcessingSettings,
     RunCancelled,
     RunDescription,
@@ -26,6 +27,8 @@ from apsber_bluesky.core import (
 from apsber_bluesky.pipeline._accumulation import Accumulation
 from apsber_bluesky.pipeline._context import RunContext, Stage
 from apsber_bluesky.pipeline._energy_frames import FrameCalibration
+from apsber_bluesky.pipeline._live_slices import LiveSlices
+from apsber_bluesky.processing import prepare_engine
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class TomographyPipeline:
         Who is told.
     calibration : FrameCalibration, optional
         What turns raw frames into those that are normalised.
+    live : LiveSlices, optional
+        Shows slices of the volume while frames come; closed by who made it.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class TomographyPipeline:
         stages: Sequence[Stage],
         progress: StageProgress,
         calibration: FrameCalibration | None = None,
+        live: LiveSlices | None = None,
     ) -> None:
         self._data_root = data_root
         self._source = source
@@ -66,11 +72,20 @@ class TomographyPipeline:
         self._stages = tuple(stages)
         self._progress = progress
         self._calibration = calibration
+        self._live = live
         self._cancelled = threading.Event()
         self._context: RunContext | None = None
         self._accumulation: Accumulation | None = None
         self._failed: str | None = None
         self._refused: tuple[RunDescription, str] | None = None
+
+    def prepare(self) -> None:
+        """Load and compile the engine, so that the first run does not wait for that."""
+        try:
+            prepare_engine(self._settings.engine)
+        except InputError as error:
+            # Each run that needs it will fail and say so.
+            logger.warning("%s", error)
 
     def cancel(self) -> None:
         """Stop the run in progress as soon as its current chunk is done; from any thread."""
@@ -89,8 +104,10 @@ class TomographyPipeline:
             self._refused = run, str(error)
         else:
             self._accumulation = Accumulation(
-                self._context, self._source, self._settings, self._calibration
+                self._context, self._source, self._settings, self._calibration, self._live
             )
+            if self._live is not None:
+                self._live.begin_run(run)
 
     def _open(self, run: RunDescription) -> RunContext:
         folder = RunFolder.of(self._data_root, run.proposal, run.uid).create()
@@ -146,8 +163,17 @@ class TomographyPipeline:
                 unwritten = str(error)
             self._tell(context, unwritten)
         finally:
+            self._end_live(context)
             context.ledger.close()
             self._source.close()
+
+    def _end_live(self, context: RunContext) -> None:
+        centre = context.findings.centre_px
+        if self._live is None:
+            return
+        self._live.frames_over(context.run.uid)
+        if centre is not None:
+            self._live.remember_centre(context.run.scan.columns, centre)
 
     def _finish(self, context: RunContext, accumulation: Accumulation, reason: str) -> None:
         ledger = context.ledger
@@ -169,6 +195,8 @@ class TomographyPipeline:
     def _process(self, context: RunContext, accumulation: Accumulation) -> None:
         with context.stage("accumulate"):
             accumulation.finish()
+        if self._live is not None:
+            self._live.frames_over(context.run.uid)
         context.seconds["accumulate"] = accumulation.busy_s
         for stage in self._stages:
             try:

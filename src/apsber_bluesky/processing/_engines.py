@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 from numpy.typing import ArrayLike, NDArray
 
 from apsber_bluesky.core import InputError, ReconstructionEngine
-from apsber_bluesky.processing._finufft_engine import FinufftEngine
+from apsber_bluesky.processing._free_memory import free_memory
 from apsber_bluesky.processing._weights import check_angles
 
-# Best first; "auto" takes the first whose module is installed.
-_ENGINES: dict[str, type[FinufftEngine]] = {"finufft": FinufftEngine}
+
+class _Entry(NamedTuple):
+    """An engine: the package it needs, its module and class, and whether "auto" may take it."""
+
+    requires: str
+    module: str
+    made_by: str
+    automatic: bool = True
+
+
+# Best first. Modules are imported when an engine is made: some compile, some need a device.
+_ENGINES = {
+    "cupy": _Entry("cupy", "_cupy_engine", "CupyEngine"),
+    "gridding": _Entry("numba", "_gridding_engine", "GriddingEngine"),
+    "torch": _Entry("torch", "_torch_engine", "TorchEngine", automatic=False),
+    "tomocupy": _Entry("tomocupy", "_tomocupy_engine", "TomocupyEngine", automatic=False),
+    "finufft": _Entry("finufft", "_finufft_engine", "FinufftEngine"),
+}
 _GIGABYTE = 1e9
 
 
 def engine_names() -> list[str]:
-    """Names of the engines that can run here, best first."""
-    return [name for name in _ENGINES if importlib.util.find_spec(name) is not None]
+    """Names of the engines that can run here, best first; ``"auto"`` takes the first."""
+    present = [name for name in _ENGINES if _present(name)]
+    # One that is otherwise only taken by name may know that nothing else serves what is here.
+    first = [name for name in present if not _ENGINES[name].automatic and _best(name)]
+    last = [name for name in present if not _ENGINES[name].automatic and name not in first]
+    return first + [name for name in present if _ENGINES[name].automatic] + last
 
 
 def create_engine(
@@ -31,6 +52,7 @@ def create_engine(
     angles_deg: ArrayLike,
     filter_name: str = "ramp",
     threads: int | None = None,
+    centre: float | None = None,
 ) -> ReconstructionEngine:
     """Make an engine for one scan.
 
@@ -46,6 +68,9 @@ def create_engine(
         Window of the ramp filter.
     threads : int, optional
         Threads to work with; by default one per processor. The result does not depend on it.
+    centre : float, optional
+        Column of the rotation axis [pixel], where it is known before. The engine holds it if
+        memory suffices, and then does most of its work while projections come.
 
     Returns
     -------
@@ -67,19 +92,54 @@ def create_engine(
     if threads < 1:
         raise InputError(f"threads is {threads}; give at least 1")
     angles = check_angles(angles_deg)
-    needed = required_bytes(rows, columns, len(angles), name=chosen, threads=threads)
-    free = psutil.virtual_memory().available
+    size = (rows, columns, len(angles))
+    free = free_memory()
+    needed = required_bytes(*size, name=chosen, threads=threads)
+    held = required_bytes(*size, name=chosen, threads=threads, held=True)
+    holds = centre is not None and held <= free
+    if holds:
+        needed = held
     if needed > free:
         raise InputError(
             f"reconstructing {rows} rows x {columns} columns from {len(angles)} projections needs "
             f"{needed / _GIGABYTE:.1f} GB, {free / _GIGABYTE:.1f} GB are free: use fewer rows at a "
             "time, bin the frames or free memory"
         )
-    return _ENGINES[chosen](rows, columns, angles, filter_name, threads)
+    prepare_engine(chosen)
+    engine: ReconstructionEngine = _class(chosen)(rows, columns, angles, filter_name, threads)
+    if centre is not None and holds:
+        engine.hold_centre(centre)
+    return engine
+
+
+def prepare_engine(name: str = "auto") -> None:
+    """Load an engine and what it compiles, so that `create_engine` is quick.
+
+    Seconds where nothing has been compiled yet, as after an installation; else below a second.
+
+    Parameters
+    ----------
+    name : str
+        One of `engine_names`, or ``"auto"`` for the best of them.
+
+    Raises
+    ------
+    InputError
+        If no such engine is present.
+    """
+    prepare = getattr(_class(_choose(name)), "prepare", None)
+    if prepare is not None:
+        prepare()
 
 
 def required_bytes(
-    rows: int, columns: int, projections: int, *, name: str = "auto", threads: int | None = None
+    rows: int,
+    columns: int,
+    projections: int,
+    *,
+    name: str = "auto",
+    threads: int | None = None,
+    held: bool = False,
 ) -> int:
     """Memory that an engine will need, without its input and output.
 
@@ -93,14 +153,18 @@ def required_bytes(
         Engine, or ``"auto"``.
     threads : int, optional
         Threads to work with; by default one per processor.
+    held : bool
+        Whether the centre will be held (`ReconstructionEngine.hold_centre`).
 
     Returns
     -------
     int
         Estimate [byte].
     """
-    engine = _ENGINES[_choose(name)]
-    return engine.required_bytes(rows, columns, projections, threads or _processors())
+    engine = _class(_choose(name))
+    estimate = getattr(engine, "required_bytes_held", None) if held else None
+    estimate = estimate or engine.required_bytes
+    return int(estimate(rows, columns, projections, threads or _processors()))
 
 
 def reconstruct(
@@ -167,6 +231,24 @@ def _choose(name: str) -> str:
             f"no reconstruction engine {name!r} here; present: {', '.join(present) or 'none'}"
         )
     return name
+
+
+def _present(name: str) -> bool:
+    """Whether an engine can run here, found out without importing the package it needs."""
+    if importlib.util.find_spec(_ENGINES[name].requires) is None:
+        return False
+    # Those that compute on the processor need nothing else.
+    return name in ("gridding", "finufft") or bool(_class(name).usable())
+
+
+def _best(name: str) -> bool:
+    best = getattr(_class(name), "best", None)
+    return best is not None and bool(best())
+
+
+def _class(name: str) -> Any:
+    entry = _ENGINES[name]
+    return getattr(importlib.import_module(f"{__package__}.{entry.module}"), entry.made_by)
 
 
 def _processors() -> int:

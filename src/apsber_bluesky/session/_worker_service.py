@@ -13,6 +13,7 @@ from typing import Any
 from apsber_bluesky.core import (
     AnalysisSettings,
     ApsberError,
+    FrameRange,
     ProcessingSettings,
     StreamingSettings,
     begin_service,
@@ -22,11 +23,13 @@ from apsber_bluesky.pipeline import (
     DrawFigures,
     FindCentre,
     JungfrauEnergy,
+    LiveSlices,
     Reconstruct,
     Stage,
     TomographyPipeline,
 )
 from apsber_bluesky.session._fan_out import serve_fan_out
+from apsber_bluesky.session._live_display import show_live_slices
 from apsber_bluesky.session._remote_consumer import deliver
 from apsber_bluesky.session._storage_stages import (
     Archive,
@@ -79,8 +82,8 @@ def main() -> int:
 
     Standard input holds one JSON object: ``parent_pid``, ``data_root``, ``archive_root``,
     ``tiled_uri``, ``keys``, ``ring_descriptor``, ``status_address`` and the settings ``streaming``,
-    ``processing`` and ``analysis``. The ready line on standard output holds ``inbox_address`` and
-    ``fan_out_address``.
+    ``processing`` and ``analysis``. The ready line on standard output holds ``inbox_address``,
+    ``fan_out_address`` and ``live_slices``, where the monitor finds them.
     """
     settings, stop = begin_service()
     # Reconstruction may fall behind and catch up from the spool; RunEngine and receiver may not.
@@ -101,24 +104,43 @@ def _serve(
     settings: dict[str, Any], stop: threading.Event, ring: FrameRing, fan_out: FanOut | None
 ) -> int:
     processing = ProcessingSettings(**settings["processing"])
-    calibration = JungfrauEnergy(processing.jungfrau) if processing.jungfrau else None
     status, inbox = Outbox(settings["status_address"]), Inbox()
-    pipeline = TomographyPipeline(
-        Path(settings["data_root"]),
-        RingOrFileSource(ring),
-        processing,
-        standard_stages(settings),
-        _StatusProgress(status),
-        calibration,
-    )
+    progress = _StatusProgress(status)
+    try:
+        with show_live_slices(processing, progress) as (live, live_address):
+            calibration = JungfrauEnergy(processing.jungfrau) if processing.jungfrau else None
+            pipeline = TomographyPipeline(
+                Path(settings["data_root"]),
+                RingOrFileSource(ring),
+                processing,
+                standard_stages(settings),
+                progress,
+                calibration,
+                live,
+            )
+            ready = {
+                "ready": True,
+                "inbox_address": inbox.address,
+                "fan_out_address": fan_out.address if fan_out else None,
+                "live_slices": live_address,
+            }
+            return _listen(ready, stop, inbox, pipeline, fan_out, live)
+    finally:
+        status.close()
+        inbox.close()
+
+
+def _listen(
+    ready: dict[str, Any],
+    stop: threading.Event,
+    inbox: Inbox,
+    pipeline: TomographyPipeline,
+    fan_out: FanOut | None,
+    live: LiveSlices | None,
+) -> int:
     work: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     thread = threading.Thread(target=_process, args=(work, pipeline, stop), name="pipeline")
     thread.start()
-    ready = {
-        "ready": True,
-        "inbox_address": inbox.address,
-        "fan_out_address": fan_out.address if fan_out else None,
-    }
     print(json.dumps(ready), flush=True)  # noqa: T201
     while not stop.is_set() and thread.is_alive():
         message = inbox.receive(timeout_s=0.1)
@@ -130,14 +152,15 @@ def _serve(
         # Remote consumers do not wait for the pipeline.
         if fan_out is not None:
             deliver(message, fan_out)
+        # What waits for the pipeline has arrived all the same.
+        if live is not None and message["type"] == "frames":
+            live.announced(FrameRange(**message["frames"]))
         work.put(message)
     failed = not stop.is_set()
     pipeline.cancel()
     work.put(None)
     thread.join()
     pipeline.close()
-    status.close()
-    inbox.close()
     return int(failed)
 
 
@@ -146,6 +169,7 @@ def _process(
     pipeline: TomographyPipeline,
     stop: threading.Event,
 ) -> None:
+    pipeline.prepare()
     while (message := work.get()) is not None:
         # Messages that were still waiting when the service was stopped only close their run.
         if stop.is_set() and message["type"] == "begin_run":

@@ -201,6 +201,7 @@ class Workplace:
             },
         )
         control_address = str(self._ready("receiver")["control_address"])
+        live_slices = self._ready("worker")["live_slices"]
         self._configure(
             "monitor",
             {
@@ -208,9 +209,9 @@ class Workplace:
                 "control_address": control_address,
                 "ring_descriptor": self._ring,
                 "streaming": profile.streaming.model_dump(mode="json"),
+                "live_slices": live_slices,
             },
         )
-        self._ready("worker")
         name_server = str(self._ready("monitor")["name_server"])
         announce_session(
             self.own,

@@ -9,22 +9,36 @@ from apsber_bluesky.storage._embedded_tiled import (
     prepare_catalog,
 )
 from apsber_bluesky.storage._nexus_record import write_nexus
+from apsber_bluesky.storage._nexus_volume import NexusVolumeWriter
 from apsber_bluesky.storage._publication import publish_run
 from apsber_bluesky.storage._receipt import Receipt, ReceiptFile
+from apsber_bluesky.storage._scan_file import FrameStack, OpenScan, ScanFile
+from apsber_bluesky.storage._scan_layouts import open_scan
+from apsber_bluesky.storage._tiff_volume import TiffVolumeWriter
 from apsber_bluesky.storage._volume import VolumeInfo, open_volume, read_volume_info
+from apsber_bluesky.storage._volume_kinds import AnyVolumeWriter, check_volume_path, create_volume
 from apsber_bluesky.storage._volume_writer import VolumeWriter
 
 __all__ = [
     "MANIFEST_NAME",
     "PROCESSED_CONTAINER",
     "RAW_CONTAINER",
+    "AnyVolumeWriter",
     "EmbeddedTiled",
+    "FrameStack",
+    "NexusVolumeWriter",
+    "OpenScan",
     "Receipt",
     "ReceiptFile",
+    "ScanFile",
+    "TiffVolumeWriter",
     "VolumeInfo",
     "VolumeWriter",
     "archive_run",
+    "check_volume_path",
     "connect_catalog",
+    "create_volume",
+    "open_scan",
     "open_volume",
     "prepare_catalog",
     "publish_run",

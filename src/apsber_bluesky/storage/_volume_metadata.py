@@ -1,11 +1,14 @@
-"""OME-Zarr 0.5 metadata of a volume."""
+"""What is known of a volume: unit, OME-Zarr 0.5 metadata, how it came about."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from apsber_bluesky.core import PROGRAM
+from apsber_bluesky.core import PROGRAM, InputError, ProcessRecord
 from apsber_bluesky.storage._pyramid import PyramidLevel
 
 AXES = ("z", "y", "x")
@@ -68,3 +71,44 @@ def ome_attributes(
             }
         ],
     }
+
+
+def unit_and_factor(voxel_size_um: float | None) -> tuple[str, float]:
+    """Unit of the stored values, and the stored value of an attenuation of 1 per pixel.
+
+    Raises
+    ------
+    InputError
+        If the voxel size is not positive.
+    """
+    if voxel_size_um is None:
+        return "1/pixel", 1.0
+    if not (math.isfinite(voxel_size_um) and voxel_size_um > 0):
+        raise InputError(f"voxel_size_um is {voxel_size_um!r}; give a positive length or None")
+    return "1/m", 1e6 / voxel_size_um
+
+
+def finished_chain(
+    processes: Sequence[ProcessRecord], name: str, checksum: str
+) -> list[ProcessRecord]:
+    """The chain of transformations; its last step, which made the volume, ends now."""
+    if not processes:
+        return []
+    last = replace(processes[-1], outputs={name: checksum}, finished_s=time.time())
+    return [*processes[:-1], last]
+
+
+def provenance(
+    processes: Sequence[ProcessRecord], name: str, checksum: str
+) -> dict[str, list[dict[str, Any]]]:
+    """The chain of transformations as plain values; its last step made the volume.
+
+    Parameters
+    ----------
+    processes : sequence of ProcessRecord
+        The chain, empty if it is kept elsewhere.
+    name, checksum : str
+        The volume.
+    """
+    chain = finished_chain(processes, name, checksum)
+    return {"processes": [record.to_dict() for record in chain]} if chain else {}

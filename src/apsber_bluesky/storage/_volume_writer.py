@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,14 +17,21 @@ from numpy.typing import NDArray
 from apsber_bluesky.core import (
     ArrayDigest,
     InputError,
+    ProcessRecord,
     StorageError,
     atomic_directory,
     explain_disk_errors,
 )
 from apsber_bluesky.storage._pyramid import halve, pyramid_levels
-from apsber_bluesky.storage._volume_metadata import AXES, OUR_KEY, ome_attributes
+from apsber_bluesky.storage._slab_books import DTYPE, SlabBooks, check_sizes
+from apsber_bluesky.storage._volume_metadata import (
+    AXES,
+    OUR_KEY,
+    ome_attributes,
+    provenance,
+    unit_and_factor,
+)
 
-_DTYPE = np.dtype("<f4")
 DEFAULT_CHUNK = (16, 256, 256)
 
 
@@ -43,6 +52,11 @@ class VolumeWriter:
     chunk : tuple of int, optional
         Chunk of the full level. Slabs that fill whole chunks along z are written fastest.
 
+    Attributes
+    ----------
+    processes : sequence of ProcessRecord
+        How the volume came about; to be set before the end if the volume is to tell.
+
     Raises
     ------
     InputError
@@ -60,23 +74,19 @@ class VolumeWriter:
         voxel_size_um: float | None = None,
         chunk: tuple[int, int, int] = DEFAULT_CHUNK,
     ) -> None:
-        for what, sizes in (("shape", [*shape]), ("chunk", [*chunk])):
-            if len(sizes) != 3 or min(sizes) < 1:
-                raise InputError(f"{what} of a volume is {sizes}; give three positive sizes")
-        if voxel_size_um is not None and not (math.isfinite(voxel_size_um) and voxel_size_um > 0):
-            raise InputError(f"voxel_size_um is {voxel_size_um!r}; give a positive length or None")
+        check_sizes("chunk", [*chunk])
         self.path = path
         self.shape = shape
         self.voxel_size_um = voxel_size_um
-        self.unit = "1/pixel" if voxel_size_um is None else "1/m"
-        self._factor = np.float32(1.0 if voxel_size_um is None else 1e6 / voxel_size_um)
+        self.unit, factor = unit_and_factor(voxel_size_um)
+        self._factor = np.float32(factor)
         self._chunk = chunk
         self._levels = pyramid_levels(shape)
         # Whole chunks of every level come from one band, so no level is read to be written.
-        self._band = math.lcm(chunk[0], 2 ** (len(self._levels) - 1))
-        self._written = np.zeros(shape[0], dtype=bool)
-        self._summed = 0
-        self._digest = ArrayDigest(_DTYPE, shape)
+        band = math.lcm(chunk[0], 2 ** (len(self._levels) - 1))
+        self._books = SlabBooks(path, shape, band)
+        self._digest = ArrayDigest(DTYPE, shape)
+        self.processes: Sequence[ProcessRecord] = ()
         self._arrays: list[zarr.Array[Any]] = []
         self._stack = contextlib.ExitStack()
         self._checksum: str | None = None
@@ -97,8 +107,8 @@ class VolumeWriter:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(explain_disk_errors(self.path, "write the volume"))
-            folder = stack.enter_context(atomic_directory(self.path))
-            self._group = zarr.create_group(folder, zarr_format=3)
+            self._folder = stack.enter_context(atomic_directory(self.path))
+            self._group = zarr.create_group(self._folder, zarr_format=3)
             self._arrays = [self._create_level(number) for number in range(len(self._levels))]
             self._stack = stack.pop_all()
         return self
@@ -133,26 +143,42 @@ class VolumeWriter:
             If the disk is full or fails.
         """
         slab = np.asarray(slab)
-        self._check(first_slice, slab)
+        self._check_open()
+        self._books.check(first_slice, slab)
         stop = first_slice + len(slab)
         values = slab if self._factor == 1 else slab * self._factor
         with explain_disk_errors(self.path, "write the volume"):
             self._arrays[0][first_slice:stop] = values
-            self._written[first_slice:stop] = True
-            self._sum_up(first_slice, values)
+            self._sum_up(first_slice, stop, values)
 
-    def _check(self, first: int, slab: NDArray[Any]) -> None:
+    @property
+    def deposit(self) -> ZarrDeposit:
+        """Where other processes may write slabs meanwhile; `took` says that they have.
+
+        Raises
+        ------
+        InputError
+            If the volume is not open.
+        """
+        self._check_open()
+        return ZarrDeposit(self._folder / "0", float(self._factor), self._chunk[0])
+
+    def took(self, first_slice: int, stop: int) -> None:
+        """Enter a slab that another process has written through the `deposit`.
+
+        Raises
+        ------
+        InputError
+            If there are no such slices, or one was written before.
+        """
+        self._check_open()
+        self._books.check_place(first_slice, stop)
+        with explain_disk_errors(self.path, "write the volume"):
+            self._sum_up(first_slice, stop, None)
+
+    def _check_open(self) -> None:
         if not self._arrays:
             raise InputError(f"the volume {self.path} is not open; use 'with VolumeWriter(...)'")
-        if slab.dtype != _DTYPE or slab.ndim != 3 or slab.shape[1:] != self.shape[1:]:
-            raise InputError(
-                f"slab of {slab.dtype} {slab.shape} does not fit a volume of {_DTYPE} {self.shape}"
-            )
-        stop = first + len(slab)
-        if first < 0 or stop > self.shape[0] or not len(slab):
-            raise InputError(f"slices {first} to {stop} are not in a volume of {self.shape[0]}")
-        if self._written[first:stop].any():
-            raise InputError(f"some of the slices {first} to {stop - 1} were written before")
 
     def _create_level(self, number: int) -> zarr.Array[Any]:
         shape = self._levels[number].shape
@@ -161,35 +187,29 @@ class VolumeWriter:
             str(number),
             shape=shape,
             chunks=tuple(min(c, s) for c, s in zip(wanted, shape, strict=True)),
-            dtype=_DTYPE,
+            dtype=DTYPE,
             compressors=None,  # the noise of a reconstruction does not compress
             dimension_names=AXES,
             attributes={"unit": self.unit},
             config={"write_empty_chunks": True},
         )
 
-    def _sum_up(self, first: int, slab: NDArray[np.float32]) -> None:
+    def _sum_up(self, first: int, last: int, slab: NDArray[np.float32] | None) -> None:
         """Take every band that has become whole, in order, into the checksum and the levels."""
-        while self._summed < self.shape[0]:
-            start, stop = self._summed, min(self._summed + self._band, self.shape[0])
-            if not self._written[start:stop].all():
-                return
-            inside = first <= start and stop <= first + len(slab)
-            band = slab[start - first : stop - first] if inside else self._arrays[0][start:stop]
+        self._books.mark(first, last)
+        for start, stop in self._books.whole_bands():
+            if slab is not None and first <= start and stop <= last:
+                band = slab[start - first : stop - first]
+            else:
+                band = self._arrays[0][start:stop]
             self._digest.update(band)
             for number, array in enumerate(self._arrays[1:], start=1):
                 band = halve(band)
                 place = start >> number
                 array[place : place + len(band)] = band
-            self._summed = stop
 
     def _finish(self) -> None:
-        missing = np.flatnonzero(~self._written)
-        if len(missing):
-            raise StorageError(
-                f"volume {self.path} misses {len(missing)} of {self.shape[0]} slices:"
-                f" {_ranges(missing)}; it was not kept"
-            )
+        self._books.require_all()
         self._checksum = self._digest.checksum()
         self._group.update_attributes(
             {
@@ -199,12 +219,46 @@ class VolumeWriter:
                     "unit": self.unit,
                     "voxel_size_um": self.voxel_size_um,
                     "checksum": self._checksum,
+                    **provenance(self.processes, self.path.name, self._checksum),
                 },
             }
         )
 
 
-def _ranges(numbers: NDArray[np.intp]) -> str:
-    """Write ascending numbers as ``"0-3, 7"``."""
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+@dataclass(frozen=True, slots=True)
+class ZarrDeposit:
+    """Lets another process write slabs of a volume that `VolumeWriter` has open.
+
+    Attributes
+    ----------
+    level : Path
+        The full level.
+    factor : float
+        Stored value of an attenuation of 1 per pixel.
+    depth : int
+        Slices of a chunk: slabs begin at a multiple of it, so that no two write to one chunk.
+    """
+
+    level: Path
+    factor: float
+    depth: int
+
+    def put(self, first_slice: int, slab: NDArray[np.float32]) -> None:
+        """Write a slab [1/pixel].
+
+        Raises
+        ------
+        InputError
+            If it would share a chunk with another slab.
+        StorageError
+            If the disk is full or fails.
+        """
+        with explain_disk_errors(self.level, "write the volume"):
+            array = zarr.open_array(self.level, mode="r+", zarr_format=3)
+            stop = first_slice + len(slab)
+            if first_slice % self.depth or (stop % self.depth and stop != array.shape[0]):
+                raise InputError(
+                    f"slices {first_slice} to {stop} do not fill chunks of {self.depth} slices"
+                )
+            factor = np.float32(self.factor)
+            array[first_slice:stop] = slab if factor == 1 else slab * factor

@@ -20,6 +20,7 @@ from apsber_bluesky.streaming._health import (
     time_until_full_s,
 )
 from apsber_bluesky.streaming._jungfrau import JungfrauReader
+from apsber_bluesky.streaming._live_slices import SlicePublisher, SliceSubscriber
 from apsber_bluesky.streaming._messages import Inbox, Outbox
 from apsber_bluesky.streaming._ntndarray import NtndarrayReader
 from apsber_bluesky.streaming._publisher import FramePublisher
@@ -87,6 +88,8 @@ __all__ = [
     "RingOrFileSource",
     "SeriesEnd",
     "SeriesStart",
+    "SlicePublisher",
+    "SliceSubscriber",
     "allow_key",
     "allowed_folder",
     "allowed_keys",

@@ -1,4 +1,4 @@
-"""The monitor: asks the receiver how it is, and shows that and the newest frame as PVs.
+"""The monitor: asks the receiver how it is, and shows that, the newest frame and slices as PVs.
 
 PV Access is slow and has threads of its own, so it lives in this process and in no other of the
 stream. Everything here may be late or left out; nothing waits for it.
@@ -16,9 +16,10 @@ from typing import Any, Final
 import numpy as np
 from p4p.server import StaticProvider
 
-from apsber_bluesky.core import ServiceError, StreamingSettings
+from apsber_bluesky.core import ConfigurationError, ServiceError, StreamingSettings
 from apsber_bluesky.streaming._client import ReceiverClient
 from apsber_bluesky.streaming._health import HealthWarning, ReceiverHealth, find_warnings
+from apsber_bluesky.streaming._live_slices_pvs import LiveSlicePvs
 from apsber_bluesky.streaming._monitor_pvs import (
     LOOPBACK,
     HealthPvs,
@@ -49,6 +50,8 @@ class Monitor:
     report : callable
         Called once when a warning appears, and once when it goes, with plain values: ``type``
         (``health``), ``run_uid``, ``kind``, ``message`` and ``active``.
+    live_slices : str, optional
+        Where the worker shows slices of the volume.
 
     Attributes
     ----------
@@ -67,6 +70,7 @@ class Monitor:
         ring: FrameRing,
         settings: StreamingSettings,
         report: Callable[[dict[str, Any]], None],
+        live_slices: str | None = None,
     ) -> None:
         self._client = client
         self._ring = ring
@@ -83,7 +87,16 @@ class Monitor:
         self._preview = PreviewPv(settings.preview_pv) if settings.preview_hz else None
         if self._preview is not None:
             self._preview.add_to(provider)
-        self._server = serve_here(provider, settings.pva_port)
+        self._slices = LiveSlicePvs(settings.health_prefix, live_slices) if live_slices else None
+        if self._slices is not None:
+            self._slices.add_to(provider)
+        try:
+            self._server = serve_here(provider, settings.pva_port)
+        except ConfigurationError:
+            self._close_slices()
+            raise
+        if self._slices is not None:
+            self._slices.start()
         self.name_server = f"{LOOPBACK}:{server_port(self._server)}"
 
     def serve(self, stop: threading.Event) -> None:
@@ -163,4 +176,9 @@ class Monitor:
 
     def close(self) -> None:
         """Stop serving."""
+        self._close_slices()
         self._server.stop()
+
+    def _close_slices(self) -> None:
+        if self._slices is not None:
+            self._slices.close()

@@ -175,7 +175,7 @@ def _stamp(time_s: float) -> dict[str, int]:
 
 
 class PreviewPv:
-    """The newest frame on an NTNDArray, as areaDetector shows images.
+    """The newest frame or slice on an NTNDArray, as areaDetector shows images.
 
     Before the first frame it is one black pixel with the id -1.
 
@@ -188,17 +188,33 @@ class PreviewPv:
     def __init__(self, name: str) -> None:
         self.name = name
         self._type = NTNDArray.buildType()
-        self._pv = SharedPV(initial=self._value(np.zeros((1, 1), np.uint8), -1, {}))
+        self._pv = SharedPV(initial=self._value(np.zeros((1, 1), np.uint8), -1, {}, ""))
 
     def add_to(self, provider: StaticProvider) -> None:
         """Have a server offer it."""
         provider.add(self.name, self._pv)
 
-    def show(self, pixels: NDArray[Any], number: int, attributes: Mapping[str, str]) -> None:
-        """Show a frame, shape ``(rows, columns)``, with its number as ``uniqueId``."""
-        self._pv.post(self._value(pixels, number, attributes))
+    def show(
+        self,
+        pixels: NDArray[Any],
+        number: int,
+        attributes: Mapping[str, str | float],
+        *,
+        warning: str = "",
+    ) -> None:
+        """Show a frame, shape ``(rows, columns)``, with its number as ``uniqueId``.
 
-    def _value(self, pixels: NDArray[Any], number: int, attributes: Mapping[str, str]) -> Value:
+        A warning makes its alarm MINOR.
+        """
+        self._pv.post(self._value(pixels, number, attributes, warning))
+
+    def _value(
+        self,
+        pixels: NDArray[Any],
+        number: int,
+        attributes: Mapping[str, str | float],
+        warning: str,
+    ) -> Value:
         side = binning_for(pixels.shape)
         small = bin_frame(pixels, side)
         stamp = _stamp(time.time())
@@ -212,6 +228,11 @@ class PreviewPv:
                 "uniqueId": number,
                 "dataTimeStamp": stamp,
                 "timeStamp": stamp,
+                "alarm": {
+                    "severity": _MINOR if warning else _NO_ALARM,
+                    "status": _DEVICE if warning else _NO_STATUS,
+                    "message": warning,
+                },
                 # Columns come first in an NTNDArray.
                 "dimension": [
                     {"size": now, "offset": 0, "fullSize": full, "binning": side, "reverse": False}

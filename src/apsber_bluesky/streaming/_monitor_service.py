@@ -19,8 +19,9 @@ def main() -> int:
     """Serve until SIGTERM.
 
     Standard input holds one JSON object: ``parent_pid``, ``control_address`` of the receiver,
-    ``ring_descriptor``, ``status_address`` and the settings ``streaming``. The ready line on
-    standard output holds ``name_server``, where PV Access clients find the PVs.
+    ``ring_descriptor``, ``status_address``, the settings ``streaming``, and ``live_slices``, where
+    the worker shows slices of the volume, or null. The ready line on standard output holds
+    ``name_server``, where PV Access clients find the PVs.
     """
     settings, stop = begin_service()
     os.nice(_NICENESS)
@@ -29,7 +30,7 @@ def main() -> int:
     client = ReceiverClient(settings["control_address"], timeout_s=_TIMEOUT_S)
     ring = FrameRing(settings["ring_descriptor"])
     try:
-        monitor = Monitor(client, ring, streaming, status.send)
+        monitor = Monitor(client, ring, streaming, status.send, settings.get("live_slices"))
         print(json.dumps({"ready": True, "name_server": monitor.name_server}), flush=True)  # noqa: T201
         try:
             monitor.serve(stop)

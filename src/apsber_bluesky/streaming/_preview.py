@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import struct
-import threading
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgpack
 import numpy as np
-import zmq
 from numpy.typing import NDArray
 
-from apsber_bluesky.core import ConfigurationError, FrameError, InputError
+from apsber_bluesky.core import FrameError, InputError
 from apsber_bluesky.streaming._authenticator import CurveAuthenticator
-from apsber_bluesky.streaming._bounded_msgpack import unpack_map
-from apsber_bluesky.streaming._fan_out import check_open_address
+from apsber_bluesky.streaming._conflated import (
+    ConflatedPublisher,
+    ConflatedSubscriber,
+    split_message,
+)
 from apsber_bluesky.streaming._fan_out_client import ClientKeys
-from apsber_bluesky.streaming._messages import bound_address
 from apsber_bluesky.streaming._series_messages import (
     DTYPES,
     MAXIMUM_FRAME_BYTES,
@@ -25,8 +23,6 @@ from apsber_bluesky.streaming._series_messages import (
 )
 
 PROTOCOL: Final = "apsber-preview/1"
-_MAXIMUM_HEADER_BYTES: Final = 1024
-_LENGTH: Final = struct.Struct("<I")
 _KEYS: Final = ("protocol", "run_uid", "stream", "index", "dtype", "rows", "columns")
 
 
@@ -87,42 +83,22 @@ class PreviewPublisher:
     ) -> None:
         if binning < 1:
             raise InputError(f"binning of the preview is {binning}; give 1 or more")
-        check_open_address(address, secured=authenticator is not None or allow_plain)
         self._binning = binning
-        self._own_context = authenticator is None
-        self._context = zmq.Context() if authenticator is None else authenticator.context
-        self._lock = threading.Lock()
-        self._socket = self._context.socket(zmq.PUB)
-        self._socket.conflate = True
-        self._socket.linger = 0
-        if authenticator is not None:
-            authenticator.secure(self._socket)
-        try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
-            self.close()
-            raise ConfigurationError(
-                f"cannot show frames at {address!r}: {error.strerror}; give a free address"
-            ) from error
-        self.address = bound_address(self._socket)
+        self._publisher = ConflatedPublisher(
+            address, authenticator=authenticator, allow_plain=allow_plain
+        )
+        self.address = self._publisher.address
 
     def show(self, run_uid: str, stream: str, index: int, pixels: NDArray[Any]) -> None:
         """Show a frame, shape ``(rows, columns)``; one not yet seen by somebody is replaced."""
         small = bin_frame(pixels, self._binning)
         rows, columns = small.shape
         values = (PROTOCOL, run_uid, stream, index, small.dtype.str, rows, columns)
-        header = msgpack.packb(dict(zip(_KEYS, values, strict=True)))
-        # A conflated socket keeps one part, so everything is in one.
-        message = b"".join((_LENGTH.pack(len(header)), header, small.data))
-        with self._lock:
-            self._socket.send(message, zmq.DONTWAIT)
+        self._publisher.send(dict(zip(_KEYS, values, strict=True)), small.data)
 
     def close(self) -> None:
         """Close the socket."""
-        with self._lock:
-            self._socket.close(0)
-            if self._own_context:
-                self._context.term()
+        self._publisher.close()
 
 
 class PreviewSubscriber:
@@ -142,24 +118,9 @@ class PreviewSubscriber:
     """
 
     def __init__(self, address: str, *, keys: ClientKeys | None = None) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.conflate = True
-        self._socket.linger = 0
-        self._socket.maxmsgsize = MAXIMUM_FRAME_BYTES + _MAXIMUM_HEADER_BYTES + _LENGTH.size
-        if keys is not None:
-            self._socket.curve_serverkey = keys.server
-            self._socket.curve_publickey = keys.own.public
-            self._socket.curve_secretkey = keys.own.secret
-        self._socket.subscribe(b"")
-        try:
-            self._socket.connect(address)
-        except zmq.ZMQError as error:
-            self.close()
-            raise ConfigurationError(
-                f"cannot connect to {address!r}: {error.strerror}; give an address like"
-                " 'tcp://beamline:5557'"
-            ) from error
+        self._subscriber = ConflatedSubscriber(
+            address, maximum_bytes=MAXIMUM_FRAME_BYTES, keys=keys
+        )
 
     def latest(self, timeout_s: float) -> Preview | None:
         """The newest frame that has not been seen yet, None when none comes in time.
@@ -169,14 +130,12 @@ class PreviewSubscriber:
         FrameError
             If something else was published.
         """
-        if not self._socket.poll(int(timeout_s * 1000)):
-            return None
-        return parse_preview(self._socket.recv())
+        message = self._subscriber.latest(timeout_s)
+        return None if message is None else parse_preview(message)
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close(0)
-        self._context.term()
+        self._subscriber.close()
 
 
 def bin_frame(pixels: NDArray[Any], binning: int) -> NDArray[Any]:
@@ -209,18 +168,7 @@ def parse_preview(message: bytes) -> Preview:
     FrameError
         If it is no preview.
     """
-    size = _LENGTH.unpack_from(message)[0] if len(message) >= _LENGTH.size else 0
-    if not 0 < size <= _MAXIMUM_HEADER_BYTES:
-        raise FrameError(f"preview header of {size} bytes refused")
-    body = memoryview(message)[_LENGTH.size + size :]
-    try:
-        header = unpack_map(
-            message[_LENGTH.size : _LENGTH.size + size], max_array_len=0, max_bin_len=0
-        )
-    except ValueError as error:
-        raise FrameError(f"preview header is not msgpack: {error}") from error
-    if header.get("protocol") != PROTOCOL:
-        raise FrameError(f"no message of {PROTOCOL}")
+    header, body = split_message(message, "preview", PROTOCOL)
     values: tuple[Any, ...] = tuple(header.get(key) for key in _KEYS)
     _, run_uid, stream, index, dtype, rows, columns = values
     sides = all(type(n) is int and 0 < n <= MAXIMUM_PIXELS_PER_SIDE for n in (rows, columns))

@@ -120,9 +120,7 @@ def test_a_message_that_is_too_large_is_told_and_what_came_before_is_kept(publis
     assert "30 of 40 frames are missing (10-39); the last ones: the source stopped" in told[1]
 
 
-def test_a_series_that_never_ends_is_told_once_and_its_frames_are_kept(
-    publisher, tmp_path, caplog
-):
+def test_a_series_that_never_ends_is_told_once_and_its_frames_are_kept(publisher, tmp_path, caplog):
     wanted, told, stop = request(), [], threading.Event()
 
     def endless(ticket):
