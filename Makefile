@@ -1,10 +1,12 @@
 # Needs Python 3.11 or newer with its venv module, and nothing else. `make help` lists the targets.
 #   make demo PYTHON=python3.12 DATA_ROOT=/scratch/apsber    other Python, other place for the data
 #   make test PYTEST_ARGS="tests/unit -k receiver"           part of the tests
+#   make fuzz FUZZ_ARGS="eiger2 --count 1000"                one parser, fewer cases
 
 VENV ?= .venv
 DATA_ROOT ?= data
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 BIN := $(VENV)/bin
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
@@ -20,13 +22,14 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint fuzz clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo   install into $(VENV) and take a tomography scan at the simulated beamline"
 	@echo "make test   install the test tools and run the checks and all tests"
 	@echo "make lint   the checks alone: ruff, mypy, import contracts"
+	@echo "make fuzz   every parser under fuzz, 100000 cases in each of two ways; half an hour or more"
 	@echo "make clean  remove $(VENV) and everything that tools have written; the data stay"
 
 demo: $(VENV)/.installed
@@ -40,6 +43,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python tests/fuzz/fuzz_all.py --folder build/fuzz $(FUZZ_ARGS)
 
 clean:
 	rm -rf "$(VENV)" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
@@ -67,3 +73,7 @@ $(VENV)/.installed-test: $(REQUIREMENTS) | $(BIN)/python
 	@echo "installing the test tools into $(VENV)"
 	$(call install,test)
 	touch $(VENV)/.installed
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-test
+	@echo "installing what the fuzz is guided by"
+	$(call install,fuzz)

@@ -77,8 +77,10 @@ class Beamline:
     def __init__(self, closing):
         self.prefix = f"T{uuid.uuid4().hex[:8]}:"
         provider = StaticProvider("ioc")
-        for name in ("shown", "hidden", "mine", "theirs"):
-            provider.add(self.prefix + name, writable(2.5))
+        # The provider alone does not keep what is behind a PV from being collected.
+        self.pvs = {name: writable(2.5) for name in ("shown", "hidden", "mine", "theirs")}
+        for name, pv in self.pvs.items():
+            provider.add(self.prefix + name, pv)
         ioc = closing.enter_context(Server(providers=[provider], isolate=True))
         self.ioc_port = int(ioc.conf()["EPICS_PVAS_BROADCAST_PORT"])
         self.health = HealthPvs(f"{self.prefix}S:")

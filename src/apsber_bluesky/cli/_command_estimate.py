@@ -18,7 +18,9 @@ from apsber_bluesky.cli._scan_options import (
     CentreOption,
     EngineOption,
     FileArgument,
+    IterationsOption,
     JobsOption,
+    MethodOption,
     RoiOption,
     SlabSlicesOption,
     SlicesOption,
@@ -37,6 +39,8 @@ def estimate(
     roi: RoiOption = None,
     tilt: TiltOption = 0.0,
     stitch: StitchOption = None,
+    method: MethodOption = "fbp",
+    iterations: IterationsOption = None,
     angles: AnglesOption = None,
     jobs: JobsOption = None,
     slab_slices: SlabSlicesOption = None,
@@ -48,7 +52,8 @@ def estimate(
     output = Output(as_json=as_json)
     options = ScanOptions(
         file=file, engine=engine, centre=centre, slices=slices, bin=bin_, roi=roi, tilt=tilt,
-        stitch=stitch, angles=angles, jobs=jobs, slab_slices=slab_slices,
+        stitch=stitch, method=method, iterations=iterations, angles=angles, jobs=jobs,
+        slab_slices=slab_slices,
     )  # fmt: skip
     cancelled = threading.Event()
     with handle_interrupts():

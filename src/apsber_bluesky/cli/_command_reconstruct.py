@@ -24,9 +24,14 @@ from apsber_bluesky.cli._scan_options import (
     ExecutorOption,
     FileArgument,
     FilterOption,
+    IterationsOption,
     JobsOption,
     LeaveOutOption,
+    MethodOption,
+    NoiseOption,
+    NonNegativeOption,
     PixelSizeOption,
+    RegularisationOption,
     RoiOption,
     SlabSlicesOption,
     SlicesOption,
@@ -65,6 +70,11 @@ def reconstruct(
     tilt: TiltOption = 0.0,
     stitch: StitchOption = None,
     filter_: FilterOption = "ramp",
+    method: MethodOption = "fbp",
+    iterations: IterationsOption = None,
+    non_negative: NonNegativeOption = None,
+    regularisation: RegularisationOption = None,
+    noise: NoiseOption = None,
     angles: AnglesOption = None,
     leave_out: LeaveOutOption = None,
     pixel_size: PixelSizeOption = None,
@@ -79,8 +89,10 @@ def reconstruct(
     output = Output(as_json=as_json)
     options = ScanOptions(
         file=file, engine=engine, centre=centre, slices=slices, bin=bin_, roi=roi, tilt=tilt,
-        stitch=stitch, filter=filter_, angles=angles, leave_out=leave_out, pixel_size=pixel_size,
-        jobs=jobs, cluster=cluster, executor=executor, slab_slices=slab_slices,
+        stitch=stitch, filter=filter_, method=method, iterations=iterations,
+        non_negative=non_negative, regularisation=regularisation, noise=noise, angles=angles,
+        leave_out=leave_out, pixel_size=pixel_size, jobs=jobs, cluster=cluster, executor=executor,
+        slab_slices=slab_slices,
     )  # fmt: skip
     with _cancellable() as cancelled:
         if try_centres is not None:

@@ -26,6 +26,7 @@ from apsber_bluesky.core import (
 
 if TYPE_CHECKING:
     from apsber_bluesky.pipeline import OfflineJob, References, SlabPlan
+    from apsber_bluesky.processing import IterativeSettings
     from apsber_bluesky.storage import ScanFile
 
 # Without a word from the workers about their memory.
@@ -45,6 +46,11 @@ class ScanOptions:
     tilt: float = 0.0
     stitch: str | None = None
     filter: str = "ramp"
+    method: str = "fbp"
+    iterations: int | None = None
+    non_negative: bool | None = None
+    regularisation: float | None = None
+    noise: float | None = None
     angles: str | None = None
     leave_out: str | None = None
     pixel_size: float | None = None
@@ -139,6 +145,7 @@ def prepare(options: ScanOptions, cancelled: Cancellation, *, centre: bool = Tru
     if options.filter not in FILTER_NAMES:
         names = ", ".join(FILTER_NAMES)
         raise InputError(f"unknown filter {options.filter!r}; choose one of {names}")
+    iterative = _iterative(options)
     remote = options.cluster is not None or options.executor is not None
     if options.engine != "auto" and options.engine not in engine_names() and not remote:
         present = ", ".join(engine_names())
@@ -150,7 +157,7 @@ def prepare(options: ScanOptions, cancelled: Cancellation, *, centre: bool = Tru
     geometry = FrameGeometry(
         scan.rows, scan.columns, middle, first, last, options.bin, options.tilt, wide
     )
-    job = OfflineJob(scan, geometry, options.engine, options.filter)
+    job = OfflineJob(scan, geometry, options.engine, options.filter, iterative=iterative)
     # Before anything takes long.
     angles = job.angles_deg
     if wide:
@@ -166,6 +173,30 @@ def prepare(options: ScanOptions, cancelled: Cancellation, *, centre: bool = Tru
     region = None if options.roi is None else parse_region(options.roi, geometry.size)
     prepared.job = replace(job, geometry=geometry, region=region)
     return prepared
+
+
+def _iterative(options: ScanOptions) -> IterativeSettings | None:
+    """How to iterate, if that is what the user wants."""
+    from apsber_bluesky.processing import ITERATIVE_METHODS, IterativeSettings
+
+    given = {
+        name: getattr(options, name)
+        for name in ("iterations", "non_negative", "regularisation", "noise")
+        if getattr(options, name) is not None
+    }
+    if options.method == "fbp":
+        if given:
+            name = next(iter(given)).replace("_", "-")
+            raise InputError(f"--{name} is for iterative methods; add --method cgls, sirt or tv")
+        return None
+    if options.method not in ITERATIVE_METHODS:
+        names = ", ".join(ITERATIVE_METHODS)
+        raise InputError(f"unknown method {options.method!r}; choose one of fbp, {names}")
+    if options.filter != "ramp":
+        raise InputError(f"--filter is for --method fbp; {options.method} has no filter")
+    if "regularisation" in given and options.method != "tv":
+        raise InputError(f"--regularisation is for --method tv; {options.method} has no weight")
+    return IterativeSettings(method=options.method, **given)
 
 
 def _given_centre(options: ScanOptions, columns: int, overlap_centre: Any) -> float | None:

@@ -65,6 +65,37 @@ StitchOption = Annotated[
 FilterOption = Annotated[
     str, typer.Option("--filter", help="Window of the ramp filter: ramp, shepp, hann or parzen.")
 ]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        help="Filtered back-projection, or for few or noisy projections an iterative method.",
+        metavar="fbp|cgls|sirt|tv",
+    ),
+]
+IterationsOption = Annotated[
+    int | None, typer.Option("--iterations", help="Iterations at most.", metavar="N")
+]
+NonNegativeOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--non-negative/--any-sign",
+        help="Whether iterations forbid attenuation below 0; by default sirt and tv do.",
+        show_default=False,
+    ),
+]
+RegularisationOption = Annotated[
+    float | None,
+    typer.Option("--regularisation", help="Weight of the total variation.", metavar="WEIGHT"),
+]
+NoiseOption = Annotated[
+    float | None,
+    typer.Option(
+        "--noise",
+        help="Noise of the line integrals (RMS); a slice whose residual has come down to it stops.",
+        metavar="RMS",
+    ),
+]
 AnglesOption = Annotated[
     str | None,
     typer.Option(

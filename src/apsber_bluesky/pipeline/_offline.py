@@ -250,6 +250,13 @@ def _report(
     )
 
 
+def _method(job: OfflineJob) -> dict[str, Any]:
+    """What the engine was told."""
+    if job.iterative is None:
+        return {"filter": job.filter_name}
+    return {key: value for key, value in job.iterative.parameters.items() if value is not None}
+
+
 def _records(
     job: OfflineJob,
     references: References,
@@ -283,7 +290,7 @@ def _records(
         sequence_index=first_index + 1,
         parameters={
             "engine": engine,
-            "filter": job.filter_name,
+            **_method(job),
             "centre_px": geometry.centre_px,
             "volume_centre_px": geometry.engine_centre_px,
             "num_projections": job.projections,

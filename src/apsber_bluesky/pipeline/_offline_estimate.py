@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apsber_bluesky.core import ImageKey
-from apsber_bluesky.pipeline._offline_job import OfflineJob, References
+from apsber_bluesky.pipeline._offline_job import BLOCK_SLICES, OfflineJob, References
 from apsber_bluesky.pipeline._offline_plan import SlabPlan
-from apsber_bluesky.pipeline._offline_slab import BLOCK_SLICES, PreparedRows
-from apsber_bluesky.processing import create_engine
+from apsber_bluesky.pipeline._offline_slab import PreparedRows
+from apsber_bluesky.processing import IterationReport
 
 # To start a worker and load what it needs [s].
 _START_S = 3.0
 _TRIED_PROJECTIONS = 64
+_TRIED_ITERATIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +81,7 @@ def estimate_time(
     stop = min(first + BLOCK_SLICES, slices)
     rows = references.rows_needed(job.geometry.recorded_rows(first, stop))
     source = PreparedRows(job, job.geometry, references.cut(rows), first, stop)
-    engine = create_engine(
-        job.engine,
-        rows=stop - first,
-        columns=job.geometry.size,
-        angles_deg=job.angles_deg,
-        filter_name=job.filter_name,
-        threads=1,
-    )
+    engine = job.make_engine(stop - first, 1)
     projections = job.scan.count(ImageKey.PROJECTION)
     step = max(1, min(_TRIED_PROJECTIONS, projections // 2))
     with job.scan.opened() as opened:
@@ -98,11 +92,14 @@ def estimate_time(
         number, chunk = next(chunks)
         engine.accumulate(chunk, number)
         read_s = (time.perf_counter() - began) * projections / len(chunk)
-    centre = job.geometry.engine_centre_px
-    engine.finish(slice(0, min(2, stop - first)), centre)
-    began = time.perf_counter()
-    made = job.keep(engine.finish(slice(0, stop - first), centre))
-    reconstruct_s = time.perf_counter() - began
+    if job.iterative is None:
+        centre = job.geometry.engine_centre_px
+        engine.finish(slice(0, min(2, stop - first)), centre)
+        began = time.perf_counter()
+        made = job.keep(engine.finish(slice(0, stop - first), centre))
+        reconstruct_s = time.perf_counter() - began
+    else:
+        made, reconstruct_s = _try_iterations(job, chunk)
     began = time.perf_counter()
     write(made)
     write_s = time.perf_counter() - began
@@ -112,3 +109,30 @@ def estimate_time(
     start_s = _START_S if plan.workers > 1 else 0.0
     total_s = start_s + rounds * (read_s + reconstruct_s + write_s)
     return TimeEstimate(engine.name, tried, read_s, reconstruct_s, write_s, total_s)
+
+
+def _try_iterations(
+    job: OfflineJob, chunk: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """Some slices after few iterations, and how long all iterations would take [s]."""
+    settings = job.iterative
+    assert settings is not None
+    few = replace(settings, iterations=_TRIED_ITERATIONS, noise=None, tolerance=None)
+    begins: list[float] = []
+
+    def note(_: IterationReport) -> None:
+        begins.append(time.perf_counter())
+
+    engine = replace(job, iterative=few).make_engine(chunk.shape[1], 1, progress=note)
+    # The cost depends on how many projections there are, not on what they show.
+    for number in range(0, job.projections, len(chunk)):
+        engine.accumulate(chunk[: job.projections - number], number)
+    centre = job.geometry.engine_centre_px
+    # The first time also pays for compiling.
+    engine.finish(slice(None), centre)
+    begins.clear()
+    began = time.perf_counter()
+    made = engine.finish(slice(None), centre)
+    took = time.perf_counter() - began
+    each = min((float(lapse) for lapse in np.diff(begins)), default=0.0)
+    return job.keep(made), took + (settings.most_iterations - _TRIED_ITERATIONS) * each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,21 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from apsber_bluesky.core import ImageKey, InputError
+from apsber_bluesky.core import Cancellation, ImageKey, InputError, ReconstructionEngine
 from apsber_bluesky.processing import (
     FrameGeometry,
+    IterationReport,
+    IterativeEngine,
+    IterativeSettings,
     average_reference,
     bad_pixels,
+    create_engine,
     engine_names,
     required_bytes,
 )
 
+#: Engines make this many slices at once, and chunks of a volume hold them.
+BLOCK_SLICES = 16
 # References are averaged in blocks of rows of about this size.
 _BLOCK_BYTES = 256 << 20
 
@@ -93,6 +100,9 @@ class OfflineJob:
         Window of the ramp filter.
     region : tuple of int or None
         Pixels of each slice to keep, ``(x_first, x_stop, y_first, y_stop)``; None keeps all.
+    iterative : IterativeSettings or None
+        How to reconstruct iteratively; None means filtered back-projection. The engine then only
+        helps to find the rotation centre.
     """
 
     scan: Scan
@@ -100,6 +110,7 @@ class OfflineJob:
     engine: str
     filter_name: str = "ramp"
     region: tuple[int, int, int, int] | None = None
+    iterative: IterativeSettings | None = None
 
     def __post_init__(self) -> None:
         if self.region is not None:
@@ -147,11 +158,77 @@ class OfflineJob:
 
         Asked of the job, not of a slab: slices must not depend on how the volume is cut.
         """
+        if self.iterative is not None:
+            return False
         needed = [
             required_bytes(16, self.geometry.size, self.projections, name=self.engine, held=held)
             for held in (False, True)
         ]
         return needed[1] < needed[0]
+
+    def make_engine(
+        self,
+        slices: int,
+        threads: int,
+        cancelled: Cancellation | None = None,
+        *,
+        progress: Callable[[IterationReport], None] | None = None,
+    ) -> ReconstructionEngine:
+        """An engine for some slices of the job.
+
+        Parameters
+        ----------
+        slices : int
+            How many.
+        threads : int
+            Threads to work with.
+        cancelled : Cancellation, optional
+            Asked before each iteration.
+        progress : callable, optional
+            Told of each iteration.
+
+        Raises
+        ------
+        InputError
+            If memory would not suffice, or there is no such engine.
+        """
+        size, angles = self.geometry.size, self.angles_deg
+        if self.iterative is not None:
+            return IterativeEngine(
+                slices,
+                size,
+                angles,
+                self.iterative,
+                threads,
+                progress=progress,
+                cancelled=cancelled,
+            )
+        engine = create_engine(
+            self.engine,
+            rows=slices,
+            columns=size,
+            angles_deg=angles,
+            filter_name=self.filter_name,
+            threads=threads,
+        )
+        if self.holds_centre:
+            engine.hold_centre(self.geometry.engine_centre_px)
+        return engine
+
+    def engine_bytes(self, slices: int, threads: int) -> int:
+        """Memory that an engine for some slices needs [byte]."""
+        size = self.geometry.size
+        if self.iterative is not None:
+            return IterativeEngine.required_bytes(
+                self.iterative, slices, size, self.projections, threads
+            )
+        return required_bytes(
+            slices, size, self.projections, name=self.local_engine, threads=threads
+        )
+
+    def slices_at_once(self, threads: int) -> int:
+        """Slices that are finished together: threads share blocks of an iterative method only."""
+        return BLOCK_SLICES * (threads if self.iterative is not None else 1)
 
     def keep(self, slab: NDArray[np.float32]) -> NDArray[np.float32]:
         """The region of a slab of whole slices."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from apsber_bluesky.core import ImageKey, InputError
-from apsber_bluesky.pipeline._offline_job import OfflineJob
-from apsber_bluesky.pipeline._offline_slab import BLOCK_SLICES, CHUNK_BYTES
-from apsber_bluesky.processing import engine_names, required_bytes
+from apsber_bluesky.pipeline._offline_job import BLOCK_SLICES, OfflineJob
+from apsber_bluesky.pipeline._offline_slab import CHUNK_BYTES
+from apsber_bluesky.processing import engine_names
 
 # What an interpreter with its libraries and compiled functions takes.
 _PROCESS_BYTES = 400 << 20
@@ -147,6 +147,8 @@ def _crews(workers: int, processors: int) -> Iterator[tuple[int, int]]:
 
 def _on_device(job: OfflineJob) -> bool:
     """Whether the engine uses a device, which processes would only fight for."""
+    if job.iterative is not None:
+        return False
     name = engine_names()[0] if job.local_engine == "auto" else job.engine
     return name in _DEVICE_ENGINES
 
@@ -154,13 +156,14 @@ def _on_device(job: OfflineJob) -> bool:
 def _work(job: OfflineJob) -> int:
     """About how much there is to do: samples of the projections, and voxels."""
     size = job.geometry.size
-    return job.geometry.slices * size * (job.projections + size)
+    each = 1 if job.iterative is None else job.iterative.most_iterations
+    return each * job.geometry.slices * size * (job.projections + size)
 
 
 def task_bytes(job: OfflineJob, slices: int, *, by_value: bool, threads: int = 1) -> int:
     """Memory that a worker takes for a slab [byte], an upper estimate."""
     geometry, size = job.geometry, job.geometry.size
-    engine = required_bytes(slices, size, job.projections, name=job.local_engine, threads=threads)
+    engine = job.engine_bytes(slices, threads)
     rows = min(slices * geometry.bin, geometry.rows)
     if geometry.tilt_deg:
         lean = abs(math.sin(math.radians(geometry.tilt_deg))) * geometry.columns
@@ -171,7 +174,7 @@ def task_bytes(job: OfflineJob, slices: int, *, by_value: bool, threads: int = 1
     # Raw, normalised, turned or binned, and widened projections; the engine's own copy.
     chunks = chunk * item // 4 + 3 * chunk + 2 * chunk * size // (geometry.columns // geometry.bin)
     references = frame * (3 * 4 + 1 + 8)
-    block = min(slices, BLOCK_SLICES) * size * size * 4
+    block = min(slices, job.slices_at_once(threads)) * size * size * 4
     kept = slices * job.shape[1] * job.shape[2] * 4
     output = 2 * block + (3 * kept if by_value else 0)
     return int(_PROCESS_BYTES + engine + chunks + references + output)

@@ -24,12 +24,10 @@ from apsber_bluesky.pipeline._offline_job import (
     References,
     saturation_of,
 )
-from apsber_bluesky.processing import FrameGeometry, Normaliser, create_engine
+from apsber_bluesky.processing import FrameGeometry, Normaliser
 
 #: Projections are read and normalised in chunks of about this size.
 CHUNK_BYTES = 32 << 20
-#: Slices that are finished together; engines make this many at once, and Zarr chunks hold them.
-BLOCK_SLICES = 16
 
 # A frame with more saturated pixels than this shows no sample.
 _MOST_SATURATED = 0.5
@@ -114,7 +112,7 @@ def reconstruct_slab(task: SlabTask, cancelled: Cancellation | None = None) -> S
     task : SlabTask
         What to do.
     cancelled : Cancellation, optional
-        Asked between chunks.
+        Asked between chunks and iterations.
 
     Raises
     ------
@@ -128,16 +126,7 @@ def reconstruct_slab(task: SlabTask, cancelled: Cancellation | None = None) -> S
     """
     started, job = time.monotonic(), task.job
     source = PreparedRows(job, job.geometry, task.references, task.first, task.stop)
-    engine = create_engine(
-        job.engine,
-        rows=task.stop - task.first,
-        columns=job.geometry.size,
-        angles_deg=job.angles_deg,
-        filter_name=job.filter_name,
-        threads=task.threads,
-    )
-    if job.holds_centre:
-        engine.hold_centre(job.geometry.engine_centre_px)
+    engine = job.make_engine(task.stop - task.first, task.threads, cancelled)
     with job.scan.opened() as opened:
         for first, projections in source.chunks(opened):
             _check(cancelled, task)
@@ -160,9 +149,10 @@ def _finish(
 ) -> NDArray[np.float32] | None:
     job, count = task.job, task.stop - task.first
     kept = None if task.deposit is not None else np.empty((count, *job.shape[1:]), np.float32)
-    for start in range(0, count, BLOCK_SLICES):
+    step = job.slices_at_once(task.threads)
+    for start in range(0, count, step):
         _check(cancelled, task)
-        stop = min(start + BLOCK_SLICES, count)
+        stop = min(start + step, count)
         block = job.keep(engine.finish(slice(start, stop), job.geometry.engine_centre_px))
         if kept is not None:
             kept[start:stop] = block

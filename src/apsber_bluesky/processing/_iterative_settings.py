@@ -77,6 +77,21 @@ class IterativeSettings:
                 raise InputError(f"{name} is {value}; give a positive number")
 
     @property
+    def parameters(self) -> dict[str, float | bool | None]:
+        """What was asked of the method, with what it takes by itself; None for no limit."""
+        own: dict[str, float | bool | None] = {
+            "iterations": self.most_iterations,
+            "non_negative": self.forbids_negative,
+            "noise": self.noise,
+            "tolerance": self.tolerance,
+        }
+        if self.method == "tv":
+            own["regularisation"] = self.regularisation
+        if self.method == "sirt":
+            own["relaxation"] = self.relaxation
+        return own
+
+    @property
     def most_iterations(self) -> int:
         """How many iterations at most."""
         return self.iterations or _ITERATIONS[self.method]

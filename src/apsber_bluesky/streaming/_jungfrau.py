@@ -190,7 +190,6 @@ class JungfrauReader:
     def _warn(self, text: str) -> None:
         # All modules are set alike; the first that is wrong speaks for them.
         if text and not self.warnings:
-            logger.warning("Jungfrau series %d: %s", self._wanted.series, text)
             self.warnings.append(text)
 
     def _end(self, source: int) -> list[Message]:

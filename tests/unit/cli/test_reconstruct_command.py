@@ -231,3 +231,53 @@ def test_people_read_a_plan_and_where_the_volume_is(apsber_command, scan_maker):
     assert status == 0
     for words in ("slabs", "memory    up to", "angular consistency", "scan_rec.zarr [1/pixel]"):
         assert words in out
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        (
+            ["cgls", "--non-negative", "--iterations", 16],
+            {"iterations": 16, "non_negative": True},
+        ),
+        (
+            ["sirt", "--noise", 0.01],
+            {"iterations": 100, "noise": 0.01, "non_negative": True, "relaxation": 1.0},
+        ),
+        (
+            ["tv", "--regularisation", 3e-6, "--iterations", 40, "--any-sign"],
+            {"iterations": 40, "regularisation": 3e-6, "non_negative": False},
+        ),
+    ],
+)
+def test_few_projections_are_reconstructed_iteratively(
+    apsber_command, scan_maker, tmp_path, options, parameters
+):
+    scan = scan_maker.dxchange(angles=np.arange(24) * 7.5)
+    words = ("reconstruct", scan, "--centre", CENTRE, "--slices", "0:20", "--json")
+    streaks = result_of(apsber_command(*words, "-o", "fbp.zarr", *ENGINE))
+    words = (*words, "--method", *options)
+    value = result_of(apsber_command(*words, "-o", "one.zarr", "--jobs", 1))
+    cut = result_of(apsber_command(*words, "-o", "cut.h5", "--jobs", 2, "--slab-slices", 16))
+    assert value["engine"] == options[0]
+    assert value["plan"]["memory_bytes"] > streaks["plan"]["memory_bytes"]
+    assert cut["plan"]["slabs"] == 2
+    assert cut["checksum"] == value["checksum"]
+    volume, filtered = read_volume(tmp_path / "one.zarr"), read_volume(tmp_path / "fbp.zarr")
+    assert inside(volume) == pytest.approx(MU, rel=0.05)
+    y, x = np.mgrid[:64, :64] - 32
+    air = x**2 + y**2 < 29**2
+    air &= filtered[0] < 0.25 * MU
+    assert np.std(volume[0][air]) < 0.7 * np.std(filtered[0][air])
+    with h5py.File(tmp_path / "cut.h5") as file:
+        record = json.loads(file["entry/process_2_reconstruct/provenance/record"][()])
+    assert parameters.items() <= record["parameters"].items()
+    assert "filter" not in record["parameters"]
+
+
+def test_an_estimate_counts_the_iterations(apsber_command, scan_maker):
+    scan = scan_maker.dxchange()
+    words = ("estimate", scan, "--centre", CENTRE, "--method", "sirt", "--json", "--iterations")
+    few, many = (result_of(apsber_command(*words, count)) for count in (1, 100000))
+    assert few["engine"] == many["engine"] == "sirt"
+    assert many["make_seconds"] > 100 * few["make_seconds"]
