@@ -29,7 +29,7 @@ help:
 	@echo "make demo   install into $(VENV) and take a tomography scan at the simulated beamline"
 	@echo "make test   install the test tools and run the checks and all tests"
 	@echo "make lint   the checks alone: ruff, mypy, import contracts"
-	@echo "make fuzz   every parser under fuzz, 100000 cases in each of two ways; half an hour or more"
+	@echo "make fuzz   every parser under fuzz, 100000 cases in each of two ways; an hour or more"
 	@echo "make clean  remove $(VENV) and everything that tools have written; the data stay"
 
 demo: $(VENV)/.installed

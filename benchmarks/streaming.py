@@ -40,6 +40,7 @@ from apsber_bluesky.streaming import (
 )
 from apsber_bluesky.streaming import _wire as wire
 from apsber_bluesky.streaming._codecs import encode
+from apsber_bluesky.streaming._message_memory import keep_message_memory
 from apsber_bluesky.streaming._series_messages import Frame, SeriesEnd, SeriesStart
 from apsber_bluesky.streaming._spool import Spool
 
@@ -70,8 +71,8 @@ def publish(address: Any, count: int) -> None:
     """Send frames as fast as they are taken, with the suite's protocol; headers are made before."""
     socket = zmq.Context.instance().socket(zmq.PUSH)
     socket.sndhwm = HIGH_WATER_MARK
-    address.send(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}")
     source = [frame.data.cast("B") for frame in frames()]
+    address.send(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}")
     series = address.recv()
     headers = [
         wire.pack_frame_header(series, number, 0.0, None, source[number % len(source)])
@@ -125,6 +126,7 @@ def receiver_rate(count: int, folder: Path) -> float:
     thread.start()
     client = ReceiverClient(receiver.control_address, timeout_s=60)
     request = SeriesRequest(str(uuid.uuid4()), "primary", count, SIDE, SIDE, "<u2")
+    warm_up(folder, count * FRAME_BYTES)
     here.send(client.arm(request).series)
     client.finish(request.run_uid, "primary", timeout_s=60)
     books = client.close_run(request.run_uid)
@@ -172,6 +174,7 @@ def spool_ratio(count: int, folder: Path) -> float:
     sums = [xxhash.xxh3_64_intdigest(chunk) for chunk in chunks]
     ratios = []
     for _ in range(3):
+        warm_up(folder, count * len(chunks[0]))
         path = folder / f"{uuid.uuid4()}.bin"
         began = time.perf_counter()
         with path.open("wb", buffering=0) as file:
@@ -182,6 +185,7 @@ def spool_ratio(count: int, folder: Path) -> float:
         request = SeriesRequest(str(uuid.uuid4()), "primary", count, SIDE, SIDE, "<u2")
         spool = Spool(folder / f"{request.run_uid}.h5", request, codec="bslz4")
         spool.extend("primary", count)
+        warm_up(folder, count * len(chunks[0]))
         began = time.perf_counter()
         for number in range(count):
             frame = Frame(1, number, 0.0, 0.0, sums[number % 4], views[number % 4], "bslz4")
@@ -196,10 +200,11 @@ def spool_ratio(count: int, folder: Path) -> float:
 
 
 def warm_up(folder: Path, size: int) -> None:
-    """Have the page cache use as much memory as the spools will.
+    """Have the page cache use as much memory as a spool will.
 
     The host of a virtual machine gives it memory at the first touch, at a tenth of the speed of
-    any later one; that is no property of what is measured.
+    any later one, and takes back what is free for some seconds; that is no property of what is
+    measured.
     """
     path = folder / "warm-up"
     block = bytes(1 << 24)
@@ -226,7 +231,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--folder", type=Path, default=None, help="where the spool is written")
     options = parser.parse_args()
-    count, rounds = (60, 1) if options.quick else (150, 5)
+    # As the receiver's process does; here it serves the bare socket, too.
+    keep_message_memory()
+    count, rounds = (60, 1) if options.quick else (150, 7)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         warm_up(folder, 2 * count * FRAME_BYTES)

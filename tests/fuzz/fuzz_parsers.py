@@ -313,8 +313,13 @@ def run_codec(case: Case) -> list[str]:
 
 
 @functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    # Kept, for it is removed with the object.
+    return tempfile.TemporaryDirectory(prefix="apsber-fuzz-")
+
+
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="apsber-fuzz-"))
+    return Path(_temporary().name)
 
 
 @functools.cache

@@ -141,6 +141,8 @@ class Series:
             If the message does not belong here; a frame so refused is counted.
         """
         if self.source is None and isinstance(message, SeriesStart):
+            # Only one that fits: a stale announcement must not take the place of the right one.
+            self._check_start(message)
             self.source = message.series
         if message.series != self.source:
             self.refused += isinstance(message, Frame)
@@ -173,7 +175,7 @@ class Series:
         if len(got.channels) != self.channels:
             raise FrameError(
                 f"series {start.series} has {len(got.channels)} images per frame"
-                f" ({', '.join(got.channels)}), streaming.channels is {self.channels}"
+                f" ({', '.join(got.channels)!r:.200}), streaming.channels is {self.channels}"
             )
 
     def _take_frame(self, frame: Frame) -> Frame | None:

@@ -89,7 +89,7 @@ def _check_fields(header: dict[str, Any]) -> None:
     for key, length, low in (("detshape", 2, 1), ("shape", 2, 1), ("rx_roi", 4, -1)):
         value = header.get(key)
         if not isinstance(value, list) or len(value) != length:
-            raise FrameError(f"Jungfrau header: {key} = {value!r} is not {length} integers")
+            raise FrameError(f"Jungfrau header: {key} = {value!r:.80} is not {length} integers")
         for item in value:
             _check_integer(key, item, low, _U32)
     progress = header.get("progress")
@@ -105,7 +105,7 @@ def _check_fields(header: dict[str, Any]) -> None:
 def _check_integer(key: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         wanted = str(low) if low == high else f"an integer in {low}..{high}"
-        raise FrameError(f"Jungfrau header: {key} = {value!r} is not {wanted}")
+        raise FrameError(f"Jungfrau header: {key} = {value!r:.80} is not {wanted}")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from apsber_bluesky.core import ApsberError, StreamingSettings, begin_service
+from apsber_bluesky.streaming._message_memory import keep_message_memory
 from apsber_bluesky.streaming._messages import Outbox
 from apsber_bluesky.streaming._receiver import Receiver
 from apsber_bluesky.streaming._ring import FrameRing
@@ -19,6 +20,7 @@ def main() -> int:
     which a receiver goes on that follows one which was killed; and ``control_address``, that of
     the one before. The ready line on standard output holds ``control_address``.
     """
+    keep_message_memory()
     settings, stop = begin_service()
     status = Outbox(settings["status_address"])
 

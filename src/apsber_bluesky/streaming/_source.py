@@ -57,9 +57,9 @@ def _grows(path: Path) -> bool:
             block = stream.read(_SUPERBLOCK_BYTES)
         if not block.startswith(SIGNATURE_3) or not any(block[FLAGS_AT : FLAGS_AT + 1]):
             return False
-        if len(block) == _SUPERBLOCK_BYTES and lookup3(block[:-4]) == int.from_bytes(
-            block[-4:], "little"
-        ):
+        # With addresses of another size the checksum would stand elsewhere.
+        whole = len(block) == _SUPERBLOCK_BYTES and block[FLAGS_AT - 2 : FLAGS_AT] == b"\x08\x08"
+        if whole and lookup3(block[:-4]) == int.from_bytes(block[-4:], "little"):
             return bool(block[FLAGS_AT] & SWMR_WRITE)
         # Its writer may be at it just now.
         time.sleep(_POLL_S)
