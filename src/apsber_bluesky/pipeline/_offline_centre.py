@@ -16,19 +16,10 @@ from apsber_bluesky.core import (
     array_checksum,
 )
 from apsber_bluesky.pipeline._accumulation import central_rows
+from apsber_bluesky.pipeline._centre_estimate import estimate_centre
 from apsber_bluesky.pipeline._offline_job import OfflineJob, References
 from apsber_bluesky.pipeline._offline_slab import PreparedRows
-from apsber_bluesky.processing import (
-    CentreEstimate,
-    FrameGeometry,
-    create_engine,
-    find_centre,
-    find_overlap,
-    refine_centre,
-)
-
-# As in a run that is reconstructed while it is taken.
-_UNCERTAIN_PX, _REACH_PX = 0.25, 4.0
+from apsber_bluesky.processing import FrameGeometry, create_engine, find_overlap
 
 
 def find_offline_centre(
@@ -86,7 +77,9 @@ def find_offline_centre(
             "match": overlap.match,
         }
     else:
-        estimate = _estimate(job, sinograms)
+        estimate = estimate_centre(
+            sinograms, job.angles_deg, engine=job.local_engine, filter_name=job.filter_name
+        )
         centre = estimate.centre_px
         parameters = {"method": estimate.method, "uncertainty_px": estimate.uncertainty_px}
     record = ProcessRecord(
@@ -102,23 +95,6 @@ def find_offline_centre(
         started_s=started,
     )
     return centre, record
-
-
-def _estimate(job: OfflineJob, sinograms: NDArray[np.float32]) -> CentreEstimate:
-    """The centre from the projections' agreement; if that is vague, from small slices."""
-    estimate = find_centre(sinograms, job.angles_deg)
-    reach = min(_REACH_PX, estimate.centre_px, sinograms.shape[2] - 1 - estimate.centre_px)
-    if estimate.uncertainty_px <= _UNCERTAIN_PX or reach < estimate.uncertainty_px:
-        return estimate
-    refined = refine_centre(
-        sinograms,
-        job.angles_deg,
-        estimate.centre_px,
-        reach_px=reach,
-        engine=job.local_engine,
-        filter_name=job.filter_name,
-    )
-    return refined if refined.uncertainty_px < estimate.uncertainty_px else estimate
 
 
 def try_centres(

@@ -15,11 +15,8 @@ from apsber_bluesky.core import (
     array_checksum,
 )
 from apsber_bluesky.pipeline._accumulation import central_rows
+from apsber_bluesky.pipeline._centre_estimate import estimate_centre
 from apsber_bluesky.pipeline._context import OpenVolume, RunContext
-from apsber_bluesky.processing import CentreEstimate, find_centre, refine_centre
-
-# From here on an estimate is not good enough, and looked at in small reconstructions.
-_UNCERTAIN_PX, _REACH_PX = 0.25, 4.0
 
 
 class FindCentre:
@@ -44,9 +41,12 @@ class FindCentre:
             raise InputError("no sinograms to find the rotation centre from")
         inputs = {"sinograms": array_checksum(findings.sinograms)}
         if self._settings.centre == "auto":
-            estimate = find_centre(findings.sinograms, findings.angles_deg)
-            if estimate.uncertainty_px > _UNCERTAIN_PX:
-                estimate = self._refined(estimate, findings.sinograms, findings.angles_deg)
+            estimate = estimate_centre(
+                findings.sinograms,
+                findings.angles_deg,
+                engine=self._settings.engine,
+                filter_name=self._settings.filter,
+            )
             findings.centre_px = estimate.centre_px
             parameters = {
                 "method": estimate.method,
@@ -58,26 +58,6 @@ class FindCentre:
             parameters = {"method": "given by the profile", "centre_px": findings.centre_px}
         context.record(self.name, started, parameters, inputs=inputs)
         context.report(self.name, 1, 1)
-
-    def _refined(
-        self,
-        estimate: CentreEstimate,
-        sinograms: NDArray[np.float32],
-        angles_deg: NDArray[np.float64],
-    ) -> CentreEstimate:
-        columns, centre = sinograms.shape[2], estimate.centre_px
-        reach = min(_REACH_PX, centre, columns - 1 - centre)
-        if reach < estimate.uncertainty_px:
-            return estimate
-        refined = refine_centre(
-            sinograms,
-            angles_deg,
-            centre,
-            reach_px=reach,
-            engine=self._settings.engine,
-            filter_name=self._settings.filter,
-        )
-        return refined if refined.uncertainty_px < estimate.uncertainty_px else estimate
 
 
 class Reconstruct:

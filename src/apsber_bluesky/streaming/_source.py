@@ -21,10 +21,7 @@ from apsber_bluesky.core import DataFileError, FrameError, FrameRange
 from apsber_bluesky.streaming._chunk_ends import ChunkEnds
 from apsber_bluesky.streaming._codecs import decode, stored_codec
 from apsber_bluesky.streaming._ring import FrameRing, frame_tag, stream_key
-from apsber_bluesky.streaming._superblock import FLAGS_AT, SIGNATURE_3, SWMR_WRITE, lookup3
-
-_SUPERBLOCK_BYTES: Final = 48
-_ATTEMPTS: Final = 20
+from apsber_bluesky.streaming._superblock import grows
 
 # How long one call waits for frames that are being decoded; a worker needs milliseconds for each.
 _PATIENCE_S: Final = 0.5
@@ -43,27 +40,6 @@ def path_of_uri(uri: str) -> Path:
     if parsed.scheme != "file" or parsed.hostname not in (None, "localhost"):
         raise DataFileError(f"cannot read frames at {uri!r}: not a local file")
     return Path(unquote(parsed.path))
-
-
-def _grows(path: Path) -> bool:
-    """Whether a SWMR writer has the file open, or ended without closing it.
-
-    It stands in the superblock. Any other file is opened as usual, for then HDF5 notices when it
-    was cut short; a SWMR reader gets zeros, without an error, or waits for ever, as it does when
-    the superblock is damaged.
-    """
-    for _ in range(_ATTEMPTS):
-        with path.open("rb") as stream:
-            block = stream.read(_SUPERBLOCK_BYTES)
-        if not block.startswith(SIGNATURE_3) or not any(block[FLAGS_AT : FLAGS_AT + 1]):
-            return False
-        # With addresses of another size the checksum would stand elsewhere.
-        whole = len(block) == _SUPERBLOCK_BYTES and block[FLAGS_AT - 2 : FLAGS_AT] == b"\x08\x08"
-        if whole and lookup3(block[:-4]) == int.from_bytes(block[-4:], "little"):
-            return bool(block[FLAGS_AT] & SWMR_WRITE)
-        # Its writer may be at it just now.
-        time.sleep(_POLL_S)
-    raise DataFileError(f"{path} has a damaged superblock")
 
 
 def _read_frame(dataset: Any, index: int, out: NDArray[Any], ends: ChunkEnds) -> None:
@@ -239,7 +215,7 @@ class RingOrFileSource:
 
 
 def _open(path: Path) -> h5py.File:
-    if not _grows(path):
+    if not grows(path):
         return h5py.File(path, "r", libver="latest")
     # The receiver writes frames past HDF5, so none may stay in a cache; each is read once, whole.
     return h5py.File(path, "r", libver="latest", swmr=True, rdcc_nbytes=0)

@@ -24,7 +24,7 @@ from apsber_bluesky.core import (
     FrameBooks,
     SeriesBooks,
 )
-from apsber_bluesky.streaming._source import _grows
+from apsber_bluesky.streaming._superblock import grows
 
 #: One row of the index: what the spool says of a frame.
 INDEX_DTYPE: Final = np.dtype(
@@ -61,9 +61,9 @@ def _check_not_cut(path: Path) -> None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     try:
-        if grows := _grows(path):
+        if marked := grows(path):
             _check_not_cut(path)
-        with h5py.File(path, "r", libver="latest", swmr=grows) as file:
+        with h5py.File(path, "r", libver="latest", swmr=marked) as file:
             yield file
     except (OSError, KeyError) as error:
         raise DataFileError(f"cannot read the frame spool {path}: {error}") from error

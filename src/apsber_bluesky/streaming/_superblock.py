@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Final
 
-from apsber_bluesky.core import StorageError, explain_disk_errors
+from apsber_bluesky.core import DataFileError, StorageError, explain_disk_errors
 
-SIGNATURE_3: Final = b"\x89HDF\r\n\x1a\n\x03"
-FLAGS_AT: Final = 11
-SWMR_WRITE: Final = 0x04
+_SIGNATURE_3: Final = b"\x89HDF\r\n\x1a\n\x03"
+_FLAGS_AT: Final = 11
+_SWMR_WRITE: Final = 0x04
 
 # signature and version; sizes of offsets and lengths, flags; four addresses; checksum
 _LAYOUT: Final = struct.Struct("<9s3B4QI")
 _END_OF_FILE: Final = 6
 _MASK: Final = 0xFFFFFFFF
+_ATTEMPTS: Final = 20
+_POLL_S: Final = 0.001
 
 
 def _rotate(value: int, bits: int) -> int:
@@ -54,6 +57,32 @@ def lookup3(data: bytes) -> int:
     return c
 
 
+def grows(path: Path) -> bool:
+    """Whether a SWMR writer has the file open, or ended without closing it.
+
+    It stands in the superblock. Any other file is opened as usual, for then HDF5 notices when it
+    was cut short; a SWMR reader gets zeros, without an error, or waits for ever, as it does when
+    the superblock is damaged.
+
+    Raises
+    ------
+    DataFileError
+        If the superblock is damaged.
+    """
+    for _ in range(_ATTEMPTS):
+        with path.open("rb") as stream:
+            block = stream.read(_LAYOUT.size)
+        if not block.startswith(_SIGNATURE_3) or not any(block[_FLAGS_AT : _FLAGS_AT + 1]):
+            return False
+        # With addresses of another size the checksum would stand elsewhere.
+        whole = len(block) == _LAYOUT.size and block[_FLAGS_AT - 2 : _FLAGS_AT] == b"\x08\x08"
+        if whole and lookup3(block[:-4]) == int.from_bytes(block[-4:], "little"):
+            return bool(block[_FLAGS_AT] & _SWMR_WRITE)
+        # Its writer may be at it just now.
+        time.sleep(_POLL_S)
+    raise DataFileError(f"{path} has a damaged superblock")
+
+
 def release_dead_writer(path: Path) -> bool:
     """Clear the mark of a SWMR writer that no longer lives.
 
@@ -78,7 +107,7 @@ def release_dead_writer(path: Path) -> bool:
     """
     with explain_disk_errors(path, "release the frame spool"), path.open("r+b") as file:
         block = file.read(_LAYOUT.size)
-        if len(block) < _LAYOUT.size or not block.startswith(SIGNATURE_3):
+        if len(block) < _LAYOUT.size or not block.startswith(_SIGNATURE_3):
             raise StorageError(f"{path} is no HDF5 file with a superblock of version 3")
         fields = list(_LAYOUT.unpack(block))
         if fields[1:3] != [8, 8]:
