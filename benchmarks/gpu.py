@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from _common import arguments, report
 
-from apsber_bluesky.processing._cupy_engine import CupyEngine
-from apsber_bluesky.processing._tomocupy_engine import TomocupyEngine
+from apsber_bluesky.processing.accelerators import CupyEngine, TomocupyEngine
 
 ROWS_AT_ONCE = 512
 

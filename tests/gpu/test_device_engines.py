@@ -7,12 +7,12 @@ import functools
 import numpy as np
 import pytest
 
-from apsber_bluesky.processing._cupy_engine import CupyEngine
-from apsber_bluesky.processing._cupy_twin import TwinBackend
-from apsber_bluesky.processing._device_engine import DeviceEngine
-from apsber_bluesky.processing._tomocupy_engine import TomocupyEngine
-from apsber_bluesky.processing._torch_backend import best_torch_device
-from apsber_bluesky.processing._torch_engine import TorchEngine
+from apsber_bluesky.processing.accelerators._cupy_engine import CupyEngine
+from apsber_bluesky.processing.accelerators._cupy_twin import TwinBackend
+from apsber_bluesky.processing.accelerators._engine import DeviceEngine
+from apsber_bluesky.processing.accelerators._tomocupy_engine import TomocupyEngine
+from apsber_bluesky.processing.accelerators._torch_backend import best_torch_device
+from apsber_bluesky.processing.accelerators._torch_engine import TorchEngine
 
 pytestmark = pytest.mark.gpu
 

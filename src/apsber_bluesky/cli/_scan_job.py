@@ -15,6 +15,7 @@ from apsber_bluesky.cli._scan_options import (
     parse_region,
     read_angles,
 )
+from apsber_bluesky.cli._scan_preparation import prepared_as
 from apsber_bluesky.core import (
     Cancellation,
     ConfigurationError,
@@ -51,6 +52,13 @@ class ScanOptions:
     non_negative: bool | None = None
     regularisation: float | None = None
     noise: float | None = None
+    stripes: str = "none"
+    zingers: float | None = None
+    phase: float | None = None
+    energy_keV: float | None = None
+    distance_mm: float | None = None
+    flats: str = "average"
+    extend_edges: bool = False
     angles: str | None = None
     leave_out: str | None = None
     pixel_size: float | None = None
@@ -157,12 +165,15 @@ def prepare(options: ScanOptions, cancelled: Cancellation, *, centre: bool = Tru
     geometry = FrameGeometry(
         scan.rows, scan.columns, middle, first, last, options.bin, options.tilt, wide
     )
-    job = OfflineJob(scan, geometry, options.engine, options.filter, iterative=iterative)
+    preparation = prepared_as(options)
+    job = OfflineJob(
+        scan, geometry, options.engine, options.filter, iterative=iterative, preparation=preparation
+    )
     # Before anything takes long.
     angles = job.angles_deg
     if wide:
         check_full_turn(angles)
-    references = References.measure(scan)
+    references = References.measure(scan, interpolated=preparation.flats == "interpolate")
     prepared = PreparedJob(scan, job, references, notes=list(scan.notes))
     if scan.count(ImageKey.DARK) == 0:
         prepared.notes.append(f"{scan.path.name} has no darks; they are taken as 0")

@@ -96,6 +96,53 @@ NoiseOption = Annotated[
         metavar="RMS",
     ),
 ]
+StripesOption = Annotated[
+    str,
+    typer.Option(
+        "--stripes",
+        help="How stripes of sinograms, which become rings, are removed.",
+        metavar="none|sorting|wavelet",
+    ),
+]
+ZingersOption = Annotated[
+    float | None,
+    typer.Option(
+        "--zingers",
+        help="Replace pixels whose line integral lies so far below their neighbours', e.g. 0.3.",
+        metavar="STEP",
+    ),
+]
+PhaseOption = Annotated[
+    float | None,
+    typer.Option(
+        "--phase",
+        help="Retrieve the phase (Paganin) of a material with this delta over beta.",
+        metavar="DELTA_OVER_BETA",
+    ),
+]
+EnergyOption = Annotated[
+    float | None, typer.Option("--energy-keV", help="Photon energy for --phase.", metavar="KEV")
+]
+DistanceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--distance-mm", help="From sample to detector, for --phase, in mm.", metavar="MM"
+    ),
+]
+FlatsOption = Annotated[
+    str,
+    typer.Option(
+        "--flats",
+        help="Average flats from before and after the scan, or interpolate between them.",
+        metavar="average|interpolate",
+    ),
+]
+ExtendEdgesOption = Annotated[
+    bool,
+    typer.Option(
+        "--extend-edges", help="The sample is wider than the view: continue rows beyond it."
+    ),
+]
 AnglesOption = Annotated[
     str | None,
     typer.Option(

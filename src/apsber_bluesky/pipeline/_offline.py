@@ -19,7 +19,6 @@ from apsber_bluesky.core import (
     InputError,
     ProcessRecord,
     StageProgress,
-    array_checksum,
     format_ranges,
 )
 from apsber_bluesky.pipeline._executors import (
@@ -27,8 +26,10 @@ from apsber_bluesky.pipeline._executors import (
     local_processes,
     stop_of_this_worker,
 )
-from apsber_bluesky.pipeline._offline_job import OfflineJob, References
+from apsber_bluesky.pipeline._offline_job import OfflineJob
 from apsber_bluesky.pipeline._offline_plan import SlabPlan
+from apsber_bluesky.pipeline._offline_records import offline_records
+from apsber_bluesky.pipeline._offline_references import References
 from apsber_bluesky.pipeline._offline_slab import (
     Deposit,
     SlabResult,
@@ -168,7 +169,7 @@ def reconstruct_offline(
     engine = _one_engine(found)
     report = _report(job, references, found, engine, time.monotonic() - began)
     chain = [*(processes or [])]
-    chain += _records(job, references, found, engine, started_s, first_index=len(chain) + 1)
+    chain += offline_records(job, references, found, engine, started_s, len(chain) + 1)
     sink.processes = chain
     return report
 
@@ -178,7 +179,7 @@ def _tasks(
 ) -> list[SlabTask]:
     tasks = []
     for first, stop in plan.slabs:
-        rows = references.rows_needed(job.geometry.recorded_rows(first, stop))
+        rows = references.rows_needed(job.rows_read(job.geometry, first, stop))
         cut = references.cut(rows)
         tasks.append(SlabTask(job, cut, first, stop, plan.threads, deposit))
     return tasks
@@ -248,62 +249,3 @@ def _report(
         saturated_projections=numbers.tolist(),
         seconds=seconds,
     )
-
-
-def _method(job: OfflineJob) -> dict[str, Any]:
-    """What the engine was told."""
-    if job.iterative is None:
-        return {"filter": job.filter_name}
-    return {key: value for key, value in job.iterative.parameters.items() if value is not None}
-
-
-def _records(
-    job: OfflineJob,
-    references: References,
-    results: list[SlabResult],
-    engine: str,
-    started_s: float,
-    first_index: int,
-) -> list[ProcessRecord]:
-    scan, geometry = job.scan, job.geometry
-    normalise = ProcessRecord(
-        name="normalise",
-        sequence_index=first_index,
-        parameters={
-            "num_darks": scan.count(ImageKey.DARK),
-            "num_flats": scan.count(ImageKey.FLAT),
-            "bad_pixels": int(np.count_nonzero(references.bad)),
-        },
-        inputs={
-            "dark": array_checksum(references.dark),
-            "flat": array_checksum(references.flat),
-        },
-        started_s=started_s,
-    )
-    rows = {
-        f"{scan.path.name} projections, rows {result.rows[0]}-{result.rows[1] - 1}": result.checksum
-        for result in results
-    }
-    angles = job.angles_deg
-    reconstruct = ProcessRecord(
-        name="reconstruct",
-        sequence_index=first_index + 1,
-        parameters={
-            "engine": engine,
-            **_method(job),
-            "centre_px": geometry.centre_px,
-            "volume_centre_px": geometry.engine_centre_px,
-            "num_projections": job.projections,
-            "first_row": geometry.first_row,
-            "last_row": geometry.last_row,
-            "bin": geometry.bin,
-            "tilt_deg": geometry.tilt_deg,
-            "off_axis": geometry.off_axis,
-            "region_px": list(job.region or ()),
-            "angle_first_deg": float(angles[0]),
-            "angle_last_deg": float(angles[-1]),
-        },
-        inputs={"angles": array_checksum(angles), **rows},
-        started_s=started_s,
-    )
-    return [normalise, reconstruct]

@@ -17,8 +17,9 @@ from apsber_bluesky.core import (
 )
 from apsber_bluesky.pipeline._accumulation import central_rows
 from apsber_bluesky.pipeline._centre_estimate import estimate_centre
-from apsber_bluesky.pipeline._offline_job import OfflineJob, References
-from apsber_bluesky.pipeline._offline_slab import PreparedRows
+from apsber_bluesky.pipeline._offline_job import OfflineJob
+from apsber_bluesky.pipeline._offline_references import References
+from apsber_bluesky.pipeline._offline_rows import PreparedRows
 from apsber_bluesky.processing import FrameGeometry, create_engine, find_overlap
 
 
@@ -159,6 +160,7 @@ def _accumulated(
     )
     place = slice_number, slice_number + 1
     for first, chunk in _chunks(job, geometry, references, cancelled, place):
+        job.extend(chunk)
         engine.accumulate(chunk, first)
     return engine
 
@@ -171,10 +173,12 @@ def _chunks(
     place: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     first, stop = place or (0, geometry.slices)
-    rows = references.rows_needed(geometry.recorded_rows(first, stop))
-    source = PreparedRows(job, geometry, references.cut(rows), first, stop)
+
+    def check() -> None:
+        if cancelled.is_set():
+            raise RunCancelled("cancelled while looking for the rotation centre")
+
+    rows = references.rows_needed(job.rows_read(geometry, first, stop))
+    source = PreparedRows(job, geometry, references.cut(rows), first, stop, check=check)
     with job.scan.opened() as opened:
-        for number, chunk in source.chunks(opened):
-            if cancelled.is_set():
-                raise RunCancelled("cancelled while looking for the rotation centre")
-            yield number, chunk
+        yield from source.chunks(opened)

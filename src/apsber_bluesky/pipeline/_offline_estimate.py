@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apsber_bluesky.core import ImageKey
-from apsber_bluesky.pipeline._offline_job import BLOCK_SLICES, OfflineJob, References
+from apsber_bluesky.pipeline._offline_job import BLOCK_SLICES, OfflineJob
 from apsber_bluesky.pipeline._offline_plan import SlabPlan
-from apsber_bluesky.pipeline._offline_slab import PreparedRows
+from apsber_bluesky.pipeline._offline_references import References
+from apsber_bluesky.pipeline._offline_rows import PreparedRows
 from apsber_bluesky.processing import IterationReport
 
 # To start a worker and load what it needs [s].
 _START_S = 3.0
 _TRIED_PROJECTIONS = 64
 _TRIED_ITERATIONS = 4
+_TRIED_SINOGRAMS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class TimeEstimate:
     slices : int
         Slices that were tried.
     read_s, reconstruct_s, write_s : float
-        For these slices on one processor: to read, normalise and filter all projections; to make
+        For these slices on one processor: to read, prepare and filter all projections; to make
         the slices; to write them [s].
     total_s : float
         For the whole volume, with all workers of the plan [s].
@@ -79,19 +81,21 @@ def estimate_time(
     slices = job.geometry.slices
     first = (slices // 2) // BLOCK_SLICES * BLOCK_SLICES
     stop = min(first + BLOCK_SLICES, slices)
-    rows = references.rows_needed(job.geometry.recorded_rows(first, stop))
+    rows = references.rows_needed(job.rows_read(job.geometry, first, stop))
     source = PreparedRows(job, job.geometry, references.cut(rows), first, stop)
     engine = job.make_engine(stop - first, 1)
     projections = job.scan.count(ImageKey.PROJECTION)
     step = max(1, min(_TRIED_PROJECTIONS, projections // 2))
     with job.scan.opened() as opened:
         # The first chunk and slices also pay for compiling and planning.
-        chunks = source.chunks(opened, step)
-        engine.accumulate(next(chunks)[1], 0)
+        chunks = source.lines(opened, step)
+        engine.accumulate(_as_engine_takes(job, next(chunks)[1], first, stop), 0)
         began = time.perf_counter()
-        number, chunk = next(chunks)
+        number, lines = next(chunks)
+        chunk = _as_engine_takes(job, lines, first, stop)
         engine.accumulate(chunk, number)
         read_s = (time.perf_counter() - began) * projections / len(chunk)
+    read_s += _try_stripes(job, source, lines)
     if job.iterative is None:
         centre = job.geometry.engine_centre_px
         engine.finish(slice(0, min(2, stop - first)), centre)
@@ -105,10 +109,34 @@ def estimate_time(
     write_s = time.perf_counter() - began
     tried = stop - first
     heights = [math.ceil((end - begin) / BLOCK_SLICES) for begin, end in plan.slabs]
-    rounds = sum(heights) / (plan.workers * plan.threads)
+    # A slab reads what lies around it once, however tall it is.
+    tall = [len(job.rows_read(job.geometry, *slab)) / len(rows) for slab in plan.slabs]
+    work_s = sum(tall) * read_s + sum(heights) * (reconstruct_s + write_s)
     start_s = _START_S if plan.workers > 1 else 0.0
-    total_s = start_s + rounds * (read_s + reconstruct_s + write_s)
+    total_s = start_s + work_s / (plan.workers * plan.threads)
     return TimeEstimate(engine.name, tried, read_s, reconstruct_s, write_s, total_s)
+
+
+def _as_engine_takes(
+    job: OfflineJob, lines: NDArray[np.float32], first: int, stop: int
+) -> NDArray[np.float32]:
+    projections = job.geometry.prepare(lines, first, stop)
+    job.extend(projections)
+    return projections
+
+
+def _try_stripes(job: OfflineJob, source: PreparedRows, lines: NDArray[np.float32]) -> float:
+    """How long removing the stripes of the tried slices will take [s]."""
+    if job.preparation.stripes == "none":
+        return 0.0
+    # The cost depends on the size of a sinogram, and little on what it shows.
+    few = lines[:, : min(_TRIED_SINOGRAMS, lines.shape[1])]
+    sinograms = np.resize(few, (job.projections, *few.shape[1:]))
+    source.remove_stripes(sinograms[:, :1].copy())
+    began = time.perf_counter()
+    source.remove_stripes(sinograms)
+    took = time.perf_counter() - began
+    return float(took * lines.shape[1] / few.shape[1])
 
 
 def _try_iterations(

@@ -3,85 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apsber_bluesky.core import Cancellation, ImageKey, InputError, ReconstructionEngine
+from apsber_bluesky.pipeline._offline_preparation import OfflinePreparation
+from apsber_bluesky.pipeline._offline_scan import Scan
 from apsber_bluesky.processing import (
     FrameGeometry,
     IterationReport,
     IterativeEngine,
     IterativeSettings,
-    average_reference,
-    bad_pixels,
+    PaganinFilter,
     create_engine,
     engine_names,
+    extend_edges,
     required_bytes,
 )
 
 #: Engines make this many slices at once, and chunks of a volume hold them.
 BLOCK_SLICES = 16
-# References are averaged in blocks of rows of about this size.
-_BLOCK_BYTES = 256 << 20
-
-
-class OpenedScan(Protocol):
-    """The frames of a scan whose file is open (``storage.OpenScan`` is one)."""
-
-    def read(self, kind: ImageKey, start: int, stop: int, rows: range) -> NDArray[Any]:
-        """Some rows of some frames of a kind, shape ``(stop - start, len(rows), columns)``."""
-        ...
-
-
-class Scan(Protocol):
-    """A scan on disk that can be sent to other processes (``storage.ScanFile`` is one)."""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows of a frame [pixel]."""
-        ...
-
-    @property
-    def columns(self) -> int:
-        """Columns of a frame [pixel]."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """NumPy dtype string of the pixels."""
-        ...
-
-    @property
-    def angles_deg(self) -> NDArray[np.float64] | None:
-        """Angle of each projection [deg]."""
-        ...
-
-    @property
-    def decodes_whole_frames(self) -> bool:
-        """Whether reading some rows of a frame costs as much as reading all of it."""
-        ...
-
-    def count(self, kind: ImageKey) -> int:
-        """Frames of a kind."""
-        ...
-
-    def numbers(self, kind: ImageKey) -> NDArray[np.int64]:
-        """What messages call the frames of a kind."""
-        ...
-
-    def opened(self) -> AbstractContextManager[OpenedScan]:
-        """Open the file."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +46,8 @@ class OfflineJob:
     iterative : IterativeSettings or None
         How to reconstruct iteratively; None means filtered back-projection. The engine then only
         helps to find the rotation centre.
+    preparation : OfflinePreparation
+        What is done to projections beside normalising them.
     """
 
     scan: Scan
@@ -111,8 +56,16 @@ class OfflineJob:
     filter_name: str = "ramp"
     region: tuple[int, int, int, int] | None = None
     iterative: IterativeSettings | None = None
+    preparation: OfflinePreparation = field(default_factory=OfflinePreparation)
 
     def __post_init__(self) -> None:
+        if self.iterative is not None and self.preparation.extend_edges:
+            raise InputError(
+                "edges are extended for filtered back-projection; an iterative method knows"
+                " nothing of what lies outside the view"
+            )
+        # Numbers that are missing or senseless are refused before anything is read.
+        self.phase_filter(self.scan.rows)
         if self.region is not None:
             x0, x1, y0, y1 = self.region
             size = self.geometry.size
@@ -165,6 +118,33 @@ class OfflineJob:
             for held in (False, True)
         ]
         return needed[1] < needed[0]
+
+    def phase_filter(self, rows: int) -> PaganinFilter | None:
+        """The filter for some rows of the projections, if the phase is retrieved.
+
+        Raises
+        ------
+        InputError
+            If a number is missing or makes no sense.
+        """
+        return self.preparation.phase_filter(rows, self.scan.columns, self.scan.pixel_size_um)
+
+    @property
+    def halo_rows(self) -> int:
+        """Rows above and below those that are used which their preparation looks at."""
+        made = self.phase_filter(self.scan.rows)
+        zingers = self.preparation.zingers is not None
+        return int(zingers) + (0 if made is None else made.halo)
+
+    def rows_read(self, geometry: FrameGeometry, first: int, stop: int) -> range:
+        """Rows of the recorded frame that slices `first` to `stop` are prepared from."""
+        rows, halo = geometry.recorded_rows(first, stop), self.halo_rows
+        return range(max(rows.start - halo, 0), min(rows.stop + halo, self.scan.rows))
+
+    def extend(self, projections: NDArray[np.float32]) -> None:
+        """Extend the edges of projections as the engine takes them, if that is asked for."""
+        if self.preparation.extend_edges:
+            extend_edges(projections)
 
     def make_engine(
         self,
@@ -236,94 +216,3 @@ class OfflineJob:
             return slab
         x0, x1, y0, y1 = self.region
         return np.ascontiguousarray(slab[:, y0:y1, x0:x1])
-
-
-@dataclass(frozen=True, slots=True)
-class References:
-    """Mean dark, mean flat and bad pixels of some rows of the detector.
-
-    Attributes
-    ----------
-    first_row : int
-        Row of the detector that the first of these is.
-    dark, flat : ndarray of float32
-        Means, shape ``(rows, columns)`` [counts].
-    bad : ndarray of bool
-        Pixels that are replaced by their neighbours.
-    """
-
-    first_row: int
-    dark: NDArray[np.float32]
-    flat: NDArray[np.float32]
-    bad: NDArray[np.bool_]
-
-    @classmethod
-    def measure(cls, scan: Scan) -> Self:
-        """Average the darks and flats of a scan; a scan without darks has darks of 0.
-
-        Pixels that are saturated in the flats are bad, beside those that `bad_pixels` finds.
-
-        Raises
-        ------
-        InputError
-            If the flats are zero or nowhere brighter than the darks, or hold NaN.
-        DataFileError
-            If the file is damaged.
-        """
-        try:
-            return cls._measure(scan)
-        except InputError as error:
-            raise InputError(f"{scan.path}: {error}") from error
-
-    @classmethod
-    def _measure(cls, scan: Scan) -> Self:
-        shape = (scan.rows, scan.columns)
-        dark, flat = np.zeros(shape, np.float32), np.empty(shape, np.float32)
-        saturated = np.zeros(shape, np.bool_)
-        top = saturation_of(scan.dtype)
-        flats, darks = scan.count(ImageKey.FLAT), scan.count(ImageKey.DARK)
-        row_bytes = max(flats, darks) * scan.columns * (np.dtype(scan.dtype).itemsize + 8)
-        step = scan.rows if scan.decodes_whole_frames else max(1, _BLOCK_BYTES // row_bytes)
-        with scan.opened() as opened:
-            for first in range(0, scan.rows, step):
-                rows = range(first, min(first + step, scan.rows))
-                place = slice(rows.start, rows.stop)
-                if darks:
-                    frames = opened.read(ImageKey.DARK, 0, darks, rows)
-                    dark[place] = average_reference(frames, what="darks")
-                frames = opened.read(ImageKey.FLAT, 0, flats, rows)
-                # Whether all are zero is asked of the whole frame, below.
-                flat[place] = average_reference(frames, what="flats" if frames.any() else "darks")
-                if top is not None:
-                    saturated[place] = (frames == top).all(axis=0)
-        if not flat.any():
-            average_reference(flat[None], what="flats")
-        if saturated.all():
-            raise InputError("all flats are saturated; retake them")
-        return cls(0, dark, flat, bad_pixels(dark, flat) | saturated)
-
-    def rows_needed(self, rows: range) -> range:
-        """Rows that repairing some rows needs: one without a good pixel repeats the nearest."""
-        hopeless = np.asarray(self.bad.all(axis=1))
-        good = np.flatnonzero(~hopeless)
-        start, stop = rows.start, rows.stop
-        for row in np.flatnonzero(hopeless[rows.start : rows.stop]) + rows.start:
-            donor = int(good[np.argmin(np.abs(good - row))])
-            start, stop = min(start, donor), max(stop, donor + 1)
-        return range(start, stop)
-
-    def cut(self, rows: range) -> References:
-        """Those of some rows alone."""
-        place = slice(rows.start - self.first_row, rows.stop - self.first_row)
-        return References(rows.start, self.dark[place], self.flat[place], self.bad[place])
-
-    @property
-    def rows(self) -> range:
-        """The rows of the detector that these are."""
-        return range(self.first_row, self.first_row + len(self.dark))
-
-
-def saturation_of(dtype: str) -> int | None:
-    """Value of a saturated pixel; None for a dtype that has none."""
-    kind = np.dtype(dtype)
-    return int(np.iinfo(kind).max) if kind.kind in "iu" else None

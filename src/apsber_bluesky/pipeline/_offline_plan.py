@@ -12,7 +12,7 @@ import numpy as np
 
 from apsber_bluesky.core import ImageKey, InputError
 from apsber_bluesky.pipeline._offline_job import BLOCK_SLICES, OfflineJob
-from apsber_bluesky.pipeline._offline_slab import CHUNK_BYTES
+from apsber_bluesky.pipeline._offline_rows import CHUNK_BYTES
 from apsber_bluesky.processing import engine_names
 
 # What an interpreter with its libraries and compiled functions takes.
@@ -25,6 +25,8 @@ _GIGABYTE = 1e9
 _DEVICE_ENGINES = ("cupy", "tomocupy", "torch")
 # What takes a processor about as long as a process takes to start.
 _LEAST_WORK = 100_000_000
+# Sinograms of memory that removing the stripes of one takes.
+_STRIPE_SINOGRAMS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +170,19 @@ def task_bytes(job: OfflineJob, slices: int, *, by_value: bool, threads: int = 1
     if geometry.tilt_deg:
         lean = abs(math.sin(math.radians(geometry.tilt_deg))) * geometry.columns
         rows = min(rows + math.ceil(lean) + 4, geometry.rows)
-    frame = rows * geometry.columns
+    frame = min(rows + 2 * job.halo_rows, geometry.rows) * geometry.columns
     item = np.dtype(job.scan.dtype).itemsize
     chunk = max(frame * 4, CHUNK_BYTES)
     # Raw, normalised, turned or binned, and widened projections; the engine's own copy.
     chunks = chunk * item // 4 + 3 * chunk + 2 * chunk * size // (geometry.columns // geometry.bin)
-    references = frame * (3 * 4 + 1 + 8)
+    times = 2 if job.preparation.flats == "interpolate" else 1
+    references = frame * (2 * 4 + 1 + 8 + 8 * times)
+    if job.preparation.phase is not None:
+        phase = job.phase_filter(frame // geometry.columns)
+        chunks += 0 if phase is None else phase.work_bytes
+    if job.preparation.stripes != "none":
+        sinogram = 4 * job.projections * geometry.columns
+        chunks += (rows + _STRIPE_SINOGRAMS * threads) * sinogram
     block = min(slices, job.slices_at_once(threads)) * size * size * 4
     kept = slices * job.shape[1] * job.shape[2] * 4
     output = 2 * block + (3 * kept if by_value else 0)
@@ -228,5 +237,5 @@ def bytes_read(job: OfflineJob, plan: SlabPlan) -> int:
     count = job.scan.count(ImageKey.PROJECTION)
     if job.scan.decodes_whole_frames:
         return len(plan.slabs) * count * job.scan.rows * frame
-    rows = sum(len(job.geometry.recorded_rows(*slab)) for slab in plan.slabs)
+    rows = sum(len(job.rows_read(job.geometry, *slab)) for slab in plan.slabs)
     return rows * count * frame

@@ -40,6 +40,78 @@ class ReferenceFrames:
     numbers: list[int]
 
 
+class PreparationSteps:
+    """From counts to line integrals, in this order: normalise, replace zingers, retrieve phase.
+
+    Parameters
+    ----------
+    normaliser : Normaliser
+        Holds the references.
+    zingers : float or None
+        Threshold; None leaves zingers.
+    phase : PaganinFilter or None
+        Filter for projections of this size; None leaves the phase.
+
+    Attributes
+    ----------
+    zingers_replaced : int
+        Pixels so far.
+    """
+
+    def __init__(
+        self, normaliser: Normaliser, zingers: float | None, phase: PaganinFilter | None
+    ) -> None:
+        self._normaliser, self._zingers, self._phase = normaliser, zingers, phase
+        self.zingers_replaced = 0
+
+    def __call__(
+        self,
+        frames: NDArray[Any],
+        out: NDArray[np.float32] | None = None,
+        *,
+        positions: NDArray[np.float64] | None = None,
+        own_rows: slice | None = None,
+    ) -> NDArray[np.float32]:
+        """Turn frames into line integrals.
+
+        Parameters
+        ----------
+        frames : ndarray
+            Shape ``(n, rows, columns)``.
+        out : ndarray of float32, optional
+            Where to put the result; may be `frames` itself.
+        positions : ndarray, optional
+            When each was taken, for flats of several times.
+        own_rows : slice, optional
+            Rows whose zingers count; another slab counts the others. By default all.
+
+        Returns
+        -------
+        ndarray of float32
+            Shape ``(n, rows, columns)``.
+        """
+        lines = self._normaliser(frames, out, positions=positions)
+        if self._zingers is not None:
+            before = None if own_rows is None else lines[:, own_rows].copy()
+            replaced = remove_zingers(lines, self._zingers)
+            if before is not None:
+                replaced = int(np.count_nonzero(before != lines[:, own_rows]))
+            self.zingers_replaced += replaced
+        if self._phase is not None:
+            self._phase(lines)
+        return lines
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What was done beside normalising; for the provenance."""
+        found: dict[str, Any] = {}
+        if self._zingers is not None:
+            found |= {"zinger_threshold": self._zingers, "zingers": self.zingers_replaced}
+        if self._phase is not None:
+            found |= {"phase": "Paganin", "phase_reach_px": self._phase.reach_px}
+        return found
+
+
 class Preparation:
     """Normalises the projections of one run, and does what else the profile asks for.
 
@@ -103,8 +175,8 @@ class Preparation:
             if self._interpolated
             else Normaliser(dark, means[0])
         )
-        self._phase = _phase_filter(scan, settings)
-        self._zingers = 0
+        phase = _phase_filter(scan, settings)
+        self._steps = PreparationSteps(self._normaliser, settings.zingers, phase)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -117,11 +189,7 @@ class Preparation:
         }
         if self.warnings:
             found["references_left_out"] = "; ".join(self.warnings)
-        if self._settings.zingers is not None:
-            found |= {"zinger_threshold": self._settings.zingers, "zingers": self._zingers}
-        if self._phase is not None:
-            found |= {"phase": "Paganin", "phase_reach_px": self._phase.reach_px}
-        return found
+        return found | self._steps.parameters
 
     def __call__(
         self, frames: NDArray[Any], first: int, out: NDArray[np.float32] | None = None
@@ -142,13 +210,10 @@ class Preparation:
         ndarray of float32
             Shape ``(n, rows, columns)``.
         """
-        positions = np.arange(first, first + len(frames)) + 0.5 if self._interpolated else None
-        projections = self._normaliser(frames, out, positions=positions)
-        if self._settings.zingers is not None:
-            self._zingers += remove_zingers(projections, self._settings.zingers)
-        if self._phase is not None:
-            self._phase(projections)
-        return projections
+        positions: NDArray[np.float64] | None = None
+        if self._interpolated:
+            positions = np.arange(first, first + len(frames), dtype=np.float64) + 0.5
+        return self._steps(frames, out, positions=positions)
 
     def _average(
         self, references: ReferenceFrames, what: Literal["darks", "flats"]
@@ -183,24 +248,48 @@ def _phase_filter(scan: TomographyScan, settings: ProcessingSettings) -> Paganin
     phase = settings.phase
     if phase is None:
         return None
-    energy_keV = phase.energy_keV or scan.energy_keV
     distance_mm = phase.distance_mm or scan.sample_detector_distance_mm
-    if energy_keV is None or distance_mm is None or scan.pixel_size_um is None:
-        known = {
-            "processing.phase.energy_keV": energy_keV,
-            "processing.phase.distance_mm": distance_mm,
-            "the camera's pixel size": scan.pixel_size_um,
-        }
-        missing = [name for name, value in known.items() if value is None]
-        raise InputError(
-            f"phase retrieval needs {' and '.join(missing)}, which neither the scan nor the "
-            "profile says"
-        )
-    return PaganinFilter(
+    return phase_filter(
         scan.rows,
         scan.columns,
+        delta_over_beta=phase.delta_over_beta,
+        numbers={
+            "processing.phase.energy_keV": phase.energy_keV or scan.energy_keV,
+            "processing.phase.distance_mm": distance_mm,
+            "the camera's pixel size": scan.pixel_size_um,
+        },
+    )
+
+
+def phase_filter(
+    rows: int, columns: int, *, delta_over_beta: float, numbers: dict[str, float | None]
+) -> PaganinFilter:
+    """The filter for projections of a size.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Size of a projection [pixel].
+    delta_over_beta : float
+        Of the sample's material.
+    numbers : dict
+        Photon energy [keV], distance [mm] and pixel size [um], in this order, by what a user
+        would call them.
+
+    Raises
+    ------
+    InputError
+        If a number is missing; it is named.
+    """
+    missing = [name for name, value in numbers.items() if value is None]
+    energy_keV, distance_mm, pixel_size_um = numbers.values()
+    if energy_keV is None or distance_mm is None or pixel_size_um is None:
+        raise InputError(f"phase retrieval needs {' and '.join(missing)}, which nothing says")
+    return PaganinFilter(
+        rows,
+        columns,
         energy_keV=energy_keV,
         distance_m=distance_mm / 1e3,
-        pixel_size_um=scan.pixel_size_um,
-        delta_over_beta=phase.delta_over_beta,
+        pixel_size_um=pixel_size_um,
+        delta_over_beta=delta_over_beta,
     )

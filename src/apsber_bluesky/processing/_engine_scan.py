@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -140,11 +141,27 @@ class EngineScan:
         return min(centre, self._columns - 1 - centre) + 0.5
 
     def _each(self, work: Callable[[Any], None], tasks: Iterable[Any]) -> None:
-        """Do the work on every task, by as many threads as there are."""
-        if self._threads == 1:
-            for task in tasks:
+        """Do the work on every task, by as many threads as there are; this one is one of them."""
+        waiting = list(tasks)
+        helpers = min(self._threads, len(waiting)) - 1
+        # The interpreter lock makes each thread take the next one, and none twice.
+        shared = iter(waiting)
+
+        def take() -> None:
+            for task in shared:
                 work(task)
-            return
-        with ThreadPoolExecutor(self._threads) as pool:
-            for _ in pool.map(work, tasks):
-                pass
+
+        others = [self._helpers.submit(take) for _ in range(helpers)]
+        try:
+            take()
+        finally:
+            # What has not begun by now finds nothing left to do.
+            begun = [other for other in others if not other.cancel()]
+            wait(begun)
+        for other in begun:
+            other.result()
+
+    @functools.cached_property
+    def _helpers(self) -> ThreadPoolExecutor:
+        """Threads that stay while the engine does: to start some for each chunk takes longer."""
+        return ThreadPoolExecutor(max(self._threads - 1, 1), thread_name_prefix="engine")

@@ -16,7 +16,7 @@ from apsber_bluesky.processing._weights import check_angles
 
 
 class _Entry(NamedTuple):
-    """An engine: the package it needs, its module and class, and whether "auto" may take it."""
+    """An engine: the package it needs, where its class is, and whether "auto" may take it."""
 
     requires: str
     module: str
@@ -26,10 +26,10 @@ class _Entry(NamedTuple):
 
 # Best first. Modules are imported when an engine is made: some compile, some need a device.
 _ENGINES = {
-    "cupy": _Entry("cupy", "_cupy_engine", "CupyEngine"),
-    "gridding": _Entry("numba", "_gridding_engine", "GriddingEngine"),
-    "torch": _Entry("torch", "_torch_engine", "TorchEngine", automatic=False),
-    "tomocupy": _Entry("tomocupy", "_tomocupy_engine", "TomocupyEngine", automatic=False),
+    "cupy": _Entry("cupy", "accelerators", "CupyEngine"),
+    "gridding": _Entry("numba", "gridding", "GriddingEngine"),
+    "torch": _Entry("torch", "accelerators", "TorchEngine", automatic=False),
+    "tomocupy": _Entry("tomocupy", "accelerators", "TomocupyEngine", automatic=False),
     "finufft": _Entry("finufft", "_finufft_engine", "FinufftEngine"),
 }
 _GIGABYTE = 1e9

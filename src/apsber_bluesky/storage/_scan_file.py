@@ -35,10 +35,14 @@ class FrameStack:
         Path of the dataset ``(n, rows, columns)`` in the file; empty if there are none.
     index : ndarray of int64
         Which frames of it, in order.
+    taken : ndarray of float64 or None
+        When each was taken, counted in projections of the scan: the third projection at 2.5, a
+        flat before the first at 0. None if the file does not say.
     """
 
     dataset: str
     index: NDArray[np.int64]
+    taken: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -89,6 +93,10 @@ class ScanFile:
         """Index of each frame of a kind in its dataset, as messages name it."""
         return self.stacks[kind].index
 
+    def taken(self, kind: ImageKey) -> NDArray[np.float64] | None:
+        """When each frame of a kind was taken, counted in projections; None if nothing says."""
+        return self.stacks[kind].taken
+
     def without(self, numbers: Collection[int]) -> Self:
         """The same scan with some projections left out.
 
@@ -110,7 +118,8 @@ class ScanFile:
                 f" {self.path}; it has {format_ranges(stack.index.tolist(), 10)}"
             )
         keep = ~np.isin(stack.index, list(numbers))
-        kept = FrameStack(stack.dataset, stack.index[keep])
+        taken = None if stack.taken is None else stack.taken[keep]
+        kept = FrameStack(stack.dataset, stack.index[keep], taken)
         angles = None if self.angles_deg is None else self.angles_deg[keep]
         return replace(self, stacks={**self.stacks, ImageKey.PROJECTION: kept}, angles_deg=angles)
 

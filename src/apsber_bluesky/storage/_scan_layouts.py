@@ -118,15 +118,24 @@ def _read_nxtomo(path: Path, file: h5py.File) -> ScanFile | None:
             f" {len(image_key)} image keys; they must be as many"
         )
     _refuse_calibrated(path, file)
+    taken = _times(image_key)
     stacks = {
-        kind: FrameStack(data.name, np.flatnonzero(image_key == int(kind)))
+        kind: FrameStack(data.name, index, taken[index])
         for kind in (ImageKey.PROJECTION, ImageKey.FLAT, ImageKey.DARK)
+        for index in [np.flatnonzero(image_key == int(kind))]
     }
     if angles is not None:
         angles = angles[stacks[ImageKey.PROJECTION].index]
     invalid = int(np.count_nonzero(image_key == int(ImageKey.INVALID)))
     notes = (f"{invalid} frames are marked invalid and left out",) if invalid else ()
     return _scan_file(path, "NXtomo", data, stacks, angles, _pixel_size_um(detector), notes)
+
+
+def _times(image_key: NDArray[Any]) -> NDArray[np.float64]:
+    """When each frame was taken, counted in projections; an invalid one is a projection, too."""
+    projection = np.isin(image_key, (int(ImageKey.PROJECTION), int(ImageKey.INVALID)))
+    taken: NDArray[np.float64] = np.cumsum(projection) - 0.5 * projection
+    return taken
 
 
 def _refuse_calibrated(path: Path, file: h5py.File) -> None:

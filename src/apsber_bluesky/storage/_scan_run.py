@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,23 @@ def read_run(folder: RunFolder) -> ScanFile:
     primary = streams.get("primary")
     if primary is None:
         raise DataFileError(f"{folder.raw} has no projections; the run ended before them")
-    books, plan = FrameBooks(), None
+    books, plan, flat_mode = FrameBooks(), None, ""
     if folder.ledger.is_file():
         with RunLedger(folder.ledger) as ledger:
             books, description = ledger.books, ledger.description
             _refuse_calibrated(folder, [stage.record for stage in ledger.stages])
-        if "scan" in description:
-            plan = TomographyScan.model_validate(description["scan"])
+        # Ledgers of earlier versions call it scan.
+        of_scan = description.get("tomography") or description.get("scan")
+        if of_scan is not None:
+            plan = TomographyScan.model_validate(of_scan)
+        flat_mode = str(description.get("flat_mode", ""))
     keys = {name: _keys(stream, books) for name, stream in streams.items()}
     stacks = {
-        KEY_OF_STREAM[name]: FrameStack(
-            stream.dataset, np.flatnonzero(keys[name] == int(KEY_OF_STREAM[name]))
+        KEY_OF_STREAM[name]: _with_times(
+            KEY_OF_STREAM[name],
+            FrameStack(stream.dataset, np.flatnonzero(keys[name] == int(KEY_OF_STREAM[name]))),
+            plan,
+            flat_mode,
         )
         for name, stream in streams.items()
     }
@@ -69,6 +76,19 @@ def read_run(folder: RunFolder) -> ScanFile:
         decodes_whole_frames=_is_compressed(folder.raw, primary.dataset),
         notes=(f"{lost} frames are missing or incomplete and left out",) if lost else (),
     )
+
+
+def _with_times(
+    kind: ImageKey, stack: FrameStack, plan: TomographyScan | None, flat_mode: str
+) -> FrameStack:
+    """Say when projections and flats were taken, if the plan did."""
+    first_after = {"start": np.inf, "end": 0.0, "both": plan.num_flats // 2 if plan else 0.0}
+    if plan is None or flat_mode not in first_after or kind == ImageKey.DARK:
+        return stack
+    if kind == ImageKey.PROJECTION:
+        return replace(stack, taken=stack.index.astype(np.float64) + 0.5)
+    after = stack.index >= first_after[flat_mode]
+    return replace(stack, taken=np.where(after, float(plan.num_projections), 0.0))
 
 
 def _keys(stream: RawStream, books: FrameBooks) -> NDArray[np.int32]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apsber_bluesky.processing import _cupy_twin as twin
-from apsber_bluesky.processing._cupy_kernels import NAMES, SOURCE, THREADS, TILE
-from apsber_bluesky.processing._device_geometry import DeviceGeometry
+from apsber_bluesky.processing.accelerators import _cupy_twin as twin
+from apsber_bluesky.processing.accelerators._cupy_kernels import NAMES, SOURCE, THREADS, TILE
+from apsber_bluesky.processing.accelerators._geometry import DeviceGeometry
 
 # What a C++ compiler needs to call the kernels: plain C functions of pointers and lengths.
 LAUNCHERS = r"""

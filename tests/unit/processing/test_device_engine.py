@@ -10,13 +10,13 @@ import pytest
 
 from apsber_bluesky.core import InputError, ReconstructionEngine
 from apsber_bluesky.processing import create_engine, engine_names
-from apsber_bluesky.processing._cupy_backend import cupy_usable
-from apsber_bluesky.processing._cupy_twin import TwinBackend
-from apsber_bluesky.processing._device_engine import DeviceEngine
-from apsber_bluesky.processing._device_geometry import DeviceGeometry
-from apsber_bluesky.processing._gridding_engine import GriddingEngine
-from apsber_bluesky.processing._tomocupy_engine import TomocupyEngine
-from apsber_bluesky.processing._torch_backend import torch_accelerator
+from apsber_bluesky.processing.accelerators._cupy_backend import cupy_usable
+from apsber_bluesky.processing.accelerators._cupy_twin import TwinBackend
+from apsber_bluesky.processing.accelerators._engine import DeviceEngine
+from apsber_bluesky.processing.accelerators._geometry import DeviceGeometry
+from apsber_bluesky.processing.accelerators._tomocupy_engine import TomocupyEngine
+from apsber_bluesky.processing.accelerators._torch_backend import torch_accelerator
+from apsber_bluesky.processing.gridding._engine import GriddingEngine
 
 TORCH = importlib.util.find_spec("torch") is not None
 NEEDS_TORCH = pytest.mark.skipif(not TORCH, reason="torch is not installed")
@@ -28,7 +28,7 @@ def twin(rows, columns, angles, **options):
 
 
 def torch_on_cpu(rows, columns, angles):
-    from apsber_bluesky.processing._torch_engine import TorchEngine
+    from apsber_bluesky.processing.accelerators._torch_engine import TorchEngine
 
     return TorchEngine(rows, columns, angles, "ramp", 1, device="cpu")
 
@@ -299,7 +299,7 @@ import re
 from pathlib import Path
 import numpy as np
 import torch
-from apsber_bluesky.processing._torch_engine import TorchEngine
+from apsber_bluesky.processing.accelerators._torch_engine import TorchEngine
 
 def peak():
     # Not ru_maxrss, which begins with what the process that started this one had.

@@ -10,11 +10,11 @@ import scipy.fft
 
 from apsber_bluesky.core import InputError
 from apsber_bluesky.processing import create_engine, reconstruct, required_bytes
-from apsber_bluesky.processing._gridding_engine import GriddingEngine
-from apsber_bluesky.processing._gridding_fourier import FourierPlan, transform
-from apsber_bluesky.processing._gridding_geometry import GriddingGeometry
-from apsber_bluesky.processing._gridding_rows import gather_rows, scatter_rows
 from apsber_bluesky.processing._lengths import cut_length, padded_length, smooth_length
+from apsber_bluesky.processing.gridding._engine import GriddingEngine
+from apsber_bluesky.processing.gridding._fourier import FourierPlan, transform
+from apsber_bluesky.processing.gridding._geometry import GriddingGeometry
+from apsber_bluesky.processing.gridding._rows import gather_rows, scatter_rows
 
 GOLDEN_DEG = 180 * (5**0.5 - 1) / 2
 

@@ -370,7 +370,7 @@ def test_input_that_makes_no_sense_is_refused(monkeypatch):
     bad[1, 0, 3] = np.nan
     with pytest.raises(InputError, match="projection 1 holds NaN"):
         reconstruct_iteratively(bad, angles, 3.5)
-    path = "apsber_bluesky.processing._iterative.free_memory"
+    path = "apsber_bluesky.processing.iterative._reconstruct.free_memory"
     monkeypatch.setattr(path, lambda: 1000)
     with pytest.raises(InputError, match=r"0\.0 GB are free"):
         reconstruct_iteratively(good, angles, 3.5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from apsber_bluesky.core import InputError
-from apsber_bluesky.processing._jungfrau_energy import (
+from apsber_bluesky.processing.jungfrau._energy import (
     JungfrauConverter,
     jungfrau_energy,
     pedestal_from_frames,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apsber_bluesky.core import DataFileError, InputError, StorageError
-from apsber_bluesky.processing._jungfrau_maps import (
+from apsber_bluesky.processing.jungfrau._maps import (
     JungfrauMap,
     read_jungfrau_map,
     write_jungfrau_map,

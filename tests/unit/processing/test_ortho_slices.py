@@ -197,7 +197,7 @@ def test_wrong_projections_are_refused_and_nothing_of_them_is_taken():
 
 def direct(projections, angles, counts, centre, columns=COLUMNS):
     """Slices of projections that count for so much each, summed in one go in double precision."""
-    from apsber_bluesky.processing._ortho_planes import PlaneProjector
+    from apsber_bluesky.processing.ortho._planes import PlaneProjector
 
     projector = PlaneProjector(projections.shape[1], columns, centre, None, "ramp", 1)
     total = [np.zeros(plane.shape) for plane in projector.empty()]

@@ -102,6 +102,21 @@ def test_the_filter_reaches_no_further_than_its_halo():
     assert change[:, 20 + made.halo :].max() < 1e-4 * change.max()
 
 
+@pytest.mark.parametrize("distance_m", [0.00005, 0.0002, 0.001])
+def test_a_part_of_the_rows_with_its_halo_gives_what_the_whole_gives(distance_m):
+    setup = OPTICS | {"distance_m": distance_m}
+    whole = np.random.default_rng(2).uniform(0.2, 1.5, (2, 200, 40)).astype(np.float32)
+    original, made = whole.copy(), PaganinFilter(200, 40, **setup)
+    made(whole)
+    for first, last in ((0, 20), (90, 110), (180, 200)):
+        start, stop = max(first - made.halo, 0), min(last + made.halo, 200)
+        assert stop - start < 200
+        part = original[:, start:stop].copy()
+        PaganinFilter(stop - start, 40, **setup)(part)
+        inside = part[:, first - start : last - start]
+        np.testing.assert_allclose(inside, whole[:, first:last], atol=1.5e-6)
+
+
 def test_projections_do_not_depend_on_their_chunk():
     lines = np.random.default_rng(1).uniform(0, 1, (3, 17, 23)).astype(np.float32)
     made = PaganinFilter(17, 23, **OPTICS)

@@ -9,8 +9,8 @@ from apsber_bluesky.processing import (
     remove_stripes_by_sorting,
     remove_stripes_by_wavelet,
 )
-from apsber_bluesky.processing._stripes import _groups, _sort_on_arrays
-from apsber_bluesky.processing._wavelets import decompose, recompose, wavelet_filters
+from apsber_bluesky.processing.preprocessing._stripes import _groups, _sort_on_arrays
+from apsber_bluesky.processing.preprocessing._wavelets import decompose, recompose, wavelet_filters
 
 METHODS = [remove_stripes_by_sorting, remove_stripes_by_wavelet]
 COLUMNS, CENTRE = 256, 129.5

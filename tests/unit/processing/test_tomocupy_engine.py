@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from apsber_bluesky.core import InputError
-from apsber_bluesky.processing import _tomocupy_engine as adapter
 from apsber_bluesky.processing import create_engine
+from apsber_bluesky.processing.accelerators import _tomocupy_engine as adapter
 
 # TomocuPy itself needs a device; these are the parts that do not.
 

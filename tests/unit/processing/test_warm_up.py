@@ -7,7 +7,7 @@ import pytest
 CODE = """
 import numpy as np
 from apsber_bluesky.processing import *
-from apsber_bluesky.processing import (
+from apsber_bluesky.processing.preprocessing import (
     _normalise_kernels as normal, _stripes_kernels as stripes, _zingers_kernels as zingers
 )
 

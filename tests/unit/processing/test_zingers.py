@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from apsber_bluesky.core import InputError
 from apsber_bluesky.processing import remove_zingers
-from apsber_bluesky.processing._zingers import _replace_on_arrays
+from apsber_bluesky.processing.preprocessing._zingers import _replace_on_arrays
 
 
 def scene(shape=(3, 40, 51), seed=0):
