@@ -20,6 +20,9 @@ def plain(value: Any) -> Any:
     match value:
         case Mapping():
             return {str(key): plain(item) for key, item in value.items()}
+        case np.ndarray() if value.dtype.kind in "biuf":
+            # Spectra have thousands of channels, and none of them needs a look of its own.
+            return value.tolist()
         case np.ndarray() | np.generic():
             return plain(value.tolist())
         case enum.Enum():

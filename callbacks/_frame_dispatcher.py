@@ -7,14 +7,21 @@ from typing import Any
 
 from event_model import DocumentRouter
 
-from apsber_bluesky.core import KEY_OF_STREAM, FrameConsumer, FrameRange, RunDescription
+from apsber_bluesky.core import (
+    KEY_OF_STREAM,
+    FrameConsumer,
+    FrameRange,
+    RunDescription,
+    describes_run,
+)
 
 
 class FrameDispatcher(DocumentRouter):
-    """Turn stream documents of tomography runs into `FrameRange` references.
+    """Turn stream documents into `FrameRange` references.
 
-    Runs without a ``tomography`` key in their start document are left alone. It works on documents
-    from a RunEngine and on those replayed from a catalogue.
+    Runs whose start document has neither ``technique`` nor ``tomography`` are left alone. It works
+    on documents from a RunEngine and on those replayed from a catalogue. Of a tomography run only
+    the frames of its first detector are handed on, which are its projections.
 
     Parameters
     ----------
@@ -27,19 +34,20 @@ class FrameDispatcher(DocumentRouter):
         self._consumers = tuple(consumers)
         self._run_uid: str | None = None
         self._streams: dict[str, str] = {}
-        self._resources: dict[str, tuple[str, str]] = {}
-        self._data_keys: set[str] = set()
+        self._resources: dict[str, tuple[str, str, str]] = {}
+        self._detector_of: dict[str, str] = {}
 
     def start(self, doc: dict[str, Any]) -> None:
-        """Announce a tomography run."""
+        """Announce a run."""
         self._streams, self._resources = {}, {}
         self._run_uid = None
-        if "tomography" in doc:
+        if describes_run(doc):
             run = RunDescription.from_start(doc)
             self._run_uid = run.uid
-            # A camera's frames are <name>_image in this suite, <name> in ophyd-async.
-            cameras = doc.get("detectors", [])
-            self._data_keys = {key for name in cameras for key in (name, f"{name}_image")}
+            tomography = run.technique == "tomography"
+            detectors = run.detectors[:1] if tomography else run.detectors
+            # A detector's frames are <name>_image in this suite, <name> in ophyd-async.
+            self._detector_of = {key: name for name in detectors for key in (name, f"{name}_image")}
             for consumer in self._consumers:
                 consumer.begin_run(run)
 
@@ -53,11 +61,12 @@ class FrameDispatcher(DocumentRouter):
         if doc.get("run_start", self._run_uid) != self._run_uid:
             return
         # Other detectors may keep other files beside the camera's.
-        dataset = doc["parameters"].get("dataset")
-        if self._data_keys and doc["data_key"] not in self._data_keys:
+        dataset, key = doc["parameters"].get("dataset"), doc["data_key"]
+        if self._detector_of and key not in self._detector_of:
             return
         if doc["mimetype"] == "application/x-hdf5" and dataset is not None:
-            self._resources[doc["uid"]] = (doc["uri"], dataset)
+            detector = self._detector_of.get(key, "")
+            self._resources[doc["uid"]] = (doc["uri"], dataset, detector)
 
     def stream_datum(self, doc: dict[str, Any]) -> None:
         """Announce frames."""
@@ -65,9 +74,11 @@ class FrameDispatcher(DocumentRouter):
         resource = self._resources.get(doc["stream_resource"])
         if self._run_uid is None or stream not in KEY_OF_STREAM or resource is None:
             return
-        uri, dataset = resource
+        uri, dataset, detector = resource
         indices = doc["indices"]
-        frames = FrameRange(self._run_uid, stream, indices["start"], indices["stop"], uri, dataset)
+        frames = FrameRange(
+            self._run_uid, stream, indices["start"], indices["stop"], uri, dataset, detector
+        )
         for consumer in self._consumers:
             consumer.frames(frames)
 

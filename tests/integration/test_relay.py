@@ -101,7 +101,7 @@ class Path:
         )
 
     def hold_back(self, posts):
-        while posts - self.relay._books.sent > QUEUE // 2:
+        while posts - self.relay._series.books.sent > QUEUE // 2:
             time.sleep(1e-4)
 
     def books(self):

@@ -1,6 +1,7 @@
 """What everything shares: frames, scans, configuration, provenance, ledger, protocols, errors."""
 
-from apsber_bluesky.core._books import FrameBooks, FrameState, SeriesBooks
+from apsber_bluesky.core._axis import AxisEstimate, AxisFinder
+from apsber_bluesky.core._books import FrameBooks, FrameState, SeriesBooks, book_name
 from apsber_bluesky.core._configuration import (
     AnalysisSettings,
     JungfrauSettings,
@@ -11,6 +12,7 @@ from apsber_bluesky.core._configuration import (
     SessionSettings,
     SimulationSettings,
     StorageSettings,
+    SuspenderSettings,
     TiledSettings,
     load_profile,
     profile_names,
@@ -26,6 +28,7 @@ from apsber_bluesky.core._errors import (
     ServiceError,
     StorageError,
 )
+from apsber_bluesky.core._feedback import RELATIVE_ERROR, LiveMetric, ScanFeedback
 from apsber_bluesky.core._files import (
     PARTIAL_SUFFIX,
     ArrayDigest,
@@ -39,6 +42,7 @@ from apsber_bluesky.core._files import (
     tree_checksum,
     write_json,
 )
+from apsber_bluesky.core._fluorescence_map import ELEMENT_MAPS_NAME, FluorescenceMap
 from apsber_bluesky.core._frames import (
     KEY_OF_STREAM,
     STREAM_OF_KEY,
@@ -50,7 +54,23 @@ from apsber_bluesky.core._frames import (
 )
 from apsber_bluesky.core._ledger import RunLedger, RunState, StageEntry
 from apsber_bluesky.core._live_slices import PLANES, LiveSliceSettings, LiveView
+from apsber_bluesky.core._moments import Moment, unix_time
 from apsber_bluesky.core._number_ranges import MAXIMUM_FRAMES, format_ranges, parse_ranges
+from apsber_bluesky.core._pedestals import (
+    CALIBRATION_FOLDER,
+    DEFAULT_PEDESTAL_AGE_S,
+    PedestalNeed,
+    PedestalRecord,
+    find_pedestals,
+    has_pedestals,
+    keep_pedestals,
+)
+from apsber_bluesky.core._prediction import (
+    ScanPrediction,
+    ScanResources,
+    asking_for_predictions,
+    submit_prediction,
+)
 from apsber_bluesky.core._processes import begin_service, die_with_parent, forgo_real_time
 from apsber_bluesky.core._protocols import (
     Cancellation,
@@ -64,26 +84,43 @@ from apsber_bluesky.core._provenance import PROGRAM, ProcessRecord
 from apsber_bluesky.core._quality import QualityMetric, Verdict, judge
 from apsber_bluesky.core._run_folder import RunFolder, check_folder_name, find_run, iter_runs
 from apsber_bluesky.core._streaming_settings import (
+    DetectorStreamSettings,
     GatewaySettings,
     StreamingLimits,
     StreamingSettings,
 )
-from apsber_bluesky.core._tomography import DEFAULT_PROPOSAL, RunDescription, TomographyScan
+from apsber_bluesky.core._tomography import (
+    DEFAULT_PROPOSAL,
+    TECHNIQUES,
+    RunDescription,
+    Technique,
+    TomographyScan,
+    describes_run,
+)
 
 __all__ = [
+    "CALIBRATION_FOLDER",
+    "DEFAULT_PEDESTAL_AGE_S",
     "DEFAULT_PROPOSAL",
+    "ELEMENT_MAPS_NAME",
     "KEY_OF_STREAM",
     "MAXIMUM_FRAMES",
     "PARTIAL_SUFFIX",
     "PLANES",
     "PROGRAM",
+    "RELATIVE_ERROR",
     "STREAM_OF_KEY",
+    "TECHNIQUES",
     "AnalysisSettings",
     "ApsberError",
     "ArrayDigest",
+    "AxisEstimate",
+    "AxisFinder",
     "Cancellation",
     "ConfigurationError",
     "DataFileError",
+    "DetectorStreamSettings",
+    "FluorescenceMap",
     "FrameBooks",
     "FrameConsumer",
     "FrameError",
@@ -96,8 +133,12 @@ __all__ = [
     "InputError",
     "JungfrauSettings",
     "Limits",
+    "LiveMetric",
     "LiveSliceSettings",
     "LiveView",
+    "Moment",
+    "PedestalNeed",
+    "PedestalRecord",
     "PhaseSettings",
     "PlanError",
     "ProcessRecord",
@@ -110,6 +151,9 @@ __all__ = [
     "RunFolder",
     "RunLedger",
     "RunState",
+    "ScanFeedback",
+    "ScanPrediction",
+    "ScanResources",
     "SeriesBooks",
     "SeriesRequest",
     "SeriesTicket",
@@ -123,27 +167,37 @@ __all__ = [
     "StreamName",
     "StreamingLimits",
     "StreamingSettings",
+    "SuspenderSettings",
+    "Technique",
     "TiledSettings",
     "TomographyScan",
     "Verdict",
     "array_checksum",
+    "asking_for_predictions",
     "atomic_directory",
     "atomic_file",
     "begin_service",
+    "book_name",
     "check_folder_name",
+    "describes_run",
     "die_with_parent",
     "explain_disk_errors",
     "file_checksum",
+    "find_pedestals",
     "find_run",
     "forgo_real_time",
     "format_ranges",
+    "has_pedestals",
     "iter_runs",
     "judge",
+    "keep_pedestals",
     "load_profile",
     "parse_ranges",
     "profile_names",
+    "submit_prediction",
     "sync_directory",
     "sync_file",
     "tree_checksum",
+    "unix_time",
     "write_json",
 ]

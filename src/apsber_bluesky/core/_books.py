@@ -137,9 +137,14 @@ class SeriesBooks:
         return cls(**{**value, **lists})
 
 
+def book_name(stream: str, detector: str = "") -> str:
+    """Name of a stream in books and ledger; a detector with a spool of its own stands before."""
+    return f"{detector}:{stream}" if detector else stream
+
+
 @dataclass(slots=True)
 class FrameBooks:
-    """The books of a run, one `SeriesBooks` per stream."""
+    """The books of a run, one `SeriesBooks` per stream; see `book_name`."""
 
     streams: dict[str, SeriesBooks] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from apsber_bluesky.core._errors import ConfigurationError
@@ -27,6 +28,37 @@ from apsber_bluesky.core._tomography import DEFAULT_PROPOSAL
 
 ENVIRONMENT_DATA_ROOT = "APSBER_DATA_ROOT"
 _MAXIMUM_PROFILE_BYTES = 1 << 20
+
+
+class SuspenderSettings(Settings):
+    """When plans wait for beam; its presence makes them do so.
+
+    Attributes
+    ----------
+    storage_ring : str
+        Name of the device that knows current and permit.
+    ring_current_mA : float or None
+        Plans wait below this current [mA]; None leaves the current alone.
+    resume_mA : float or None
+        They go on above this current [mA]; None for a fifth more.
+    permit : bool
+        Whether they also wait while shutters may not be opened.
+    settle_s : float
+        How long beam has to be back before they go on [s].
+    """
+
+    storage_ring: str = "storage_ring"
+    ring_current_mA: PositiveFloat | None = 50.0
+    resume_mA: PositiveFloat | None = None
+    permit: bool = True
+    settle_s: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def _goes_on_above_where_it_waits(self) -> Self:
+        waits, goes_on = self.ring_current_mA, self.resume_mA
+        if waits is not None and goes_on is not None and goes_on < waits:
+            raise ValueError(f"resume_mA is below ring_current_mA, {waits:g}")
+        return self
 
 
 class SessionSettings(Settings):
@@ -42,6 +74,8 @@ class SessionSettings(Settings):
         EPICS-style macros: ``$(P)`` in a device prefix is replaced by ``macros["P"]``.
     connection_timeout_s : float
         How long a device may take to connect [s] before it is reported as missing.
+    suspenders : SuspenderSettings or None
+        When plans wait for beam.
     """
 
     beamline_id: str
@@ -50,6 +84,7 @@ class SessionSettings(Settings):
     data_root: FolderPath = Path("~/apsber_data").expanduser()
     macros: dict[str, str] = Field(default_factory=dict)
     connection_timeout_s: PositiveFloat = 10.0
+    suspenders: SuspenderSettings | None = None
 
     @field_validator("proposal")
     @classmethod
@@ -78,6 +113,15 @@ class SimulationSettings(Settings):
         Part of the pixels that do not respond; relative spread of column gains (rings).
     centre_offset_px : float
         Distance of the rotation axis from the middle of the camera [pixel].
+    axis_roll_deg : float
+        Lean of the rotation axis in the plane of the camera [deg].
+    energy_keV : float
+        Photon energy at which the phantom attenuates as it is defined [keV].
+    material : str
+        Chemical formula that the phantom's attenuation follows when the energy changes.
+    detectors : list of str
+        Detectors that the beamline has besides its camera: ``eiger`` (an EIGER2), ``eiger1``,
+        ``jungfrau``, ``vortex``, and ``vortex_mca``, the same detector behind older electronics.
     """
 
     phantom: str = "shepp_logan"
@@ -92,20 +136,28 @@ class SimulationSettings(Settings):
     dead_pixel_fraction: float = Field(default=2e-4, ge=0, lt=0.5)
     stripe_strength: float = Field(default=0.01, ge=0, lt=0.5)
     centre_offset_px: float = 3.25
+    axis_roll_deg: float = Field(default=0.0, ge=-10, le=10)
+    energy_keV: float = Field(default=20.0, ge=4, le=120)
+    material: str = "SiO2"
+    detectors: list[Literal["eiger", "eiger1", "jungfrau", "vortex", "vortex_mca"]] = Field(
+        default_factory=list
+    )
 
 
 class JungfrauSettings(Settings):
-    """Calibration of a Jungfrau; its presence makes the session reconstruct from energies.
+    """Calibration of a Jungfrau.
 
     Attributes
     ----------
-    pedestal_file, gain_file : Path
-        HDF5 or NumPy ``.npz`` files with the maps of the three gain stages (see
-        ``apsber_bluesky.processing.read_jungfrau_map``).
+    gain_file : Path
+        File with the gains (see ``apsber_bluesky.processing.read_jungfrau_map``); series of a
+        Jungfrau become energies with them and the pedestals that their plan found.
+    pedestal_file : Path or None
+        File with pedestals; with it tomography scans are reconstructed from energies.
     """
 
-    pedestal_file: FolderPath
     gain_file: FolderPath
+    pedestal_file: FolderPath | None = None
 
 
 class PhaseSettings(Settings):
@@ -148,6 +200,8 @@ class ProcessingSettings(Settings):
         How stripes of sinograms are removed.
     phase : PhaseSettings or None
         Phase retrieval.
+    extend_edges : bool
+        Whether rows are continued beyond the view, for a sample that is wider than it.
     live_slices : LiveSliceSettings
         Slices that are shown while the scan runs.
     jungfrau : JungfrauSettings or None
@@ -163,6 +217,7 @@ class ProcessingSettings(Settings):
     zingers: PositiveFloat | None = None
     stripes: Literal["none", "sorting", "wavelet"] = "none"
     phase: PhaseSettings | None = None
+    extend_edges: bool = False
     live_slices: LiveSliceSettings = LiveSliceSettings()
     jungfrau: JungfrauSettings | None = None
 

@@ -49,6 +49,18 @@ class SeriesRequest:
         Frame size [pixel].
     dtype : str
         NumPy dtype string of the pixels, e.g. ``"<u2"``.
+    detector : str
+        Name of the detector, if it has a receiver and a spool of its own.
+    first_index : int or None
+        Place of its first frame in the stream; None for behind those of the series before. Frames
+        of a place that an earlier series had are taken again, unless they are on disk.
+    retakes : bool
+        Whether frames that are missing in the end will be asked for again; until then they are
+        not given up, and no frame behind them is announced.
+    angle_deg, step_deg : float or None
+        Angle of the first frame, and from frame to frame [deg], of a detector that latches the
+        angle with each frame: one that comes with the angle of another place belongs there,
+        because the detector has missed a trigger pulse.
 
     Raises
     ------
@@ -62,6 +74,11 @@ class SeriesRequest:
     rows: int
     columns: int
     dtype: str
+    detector: str = ""
+    first_index: int | None = None
+    retakes: bool = False
+    angle_deg: float | None = None
+    step_deg: float | None = None
 
     def __post_init__(self) -> None:
         if self.stream not in KEY_OF_STREAM:
@@ -126,6 +143,8 @@ class FrameRange:
         Indices in the dataset.
     uri, dataset : str
         Where the frames lie on disk.
+    detector : str
+        Name of the detector; empty if it is not known.
     """
 
     run_uid: str
@@ -134,6 +153,7 @@ class FrameRange:
     stop: int
     uri: str
     dataset: str
+    detector: str = ""
 
     @property
     def image_key(self) -> ImageKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,8 +30,30 @@ class FrameReceiver(Protocol):
         """Frames of the stream that are readable on disk so far."""
         ...
 
-    def finish(self, run_uid: str, stream: str, *, timeout_s: float) -> int:
-        """Wait for the end of the series; the number of frames of the stream on disk."""
+    def finish(
+        self,
+        run_uid: str,
+        stream: str,
+        *,
+        timeout_s: float,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Wait for the end of the series; the number of frames of the stream on disk.
+
+        When `given_up` says so it waits no longer, and leaves the series as it is.
+        """
+        ...
+
+    def interrupt(self, run_uid: str) -> None:
+        """Nothing that comes from now on is used, nor what came just before."""
+        ...
+
+    def missing(self, run_uid: str, stream: str, first: int, count: int) -> list[int]:
+        """Which of `count` frames from index `first` on are not on disk."""
+        ...
+
+    def give_up(self, run_uid: str, stream: str) -> None:
+        """Frames of the stream that are missing will not be asked for again."""
         ...
 
     def close_run(self, run_uid: str) -> FrameBooks:

@@ -70,6 +70,12 @@ class RunFolder:
         """Frames as they left the detector (HDF5)."""
         return self.path / "raw.h5"
 
+    def raw_of(self, detector: str) -> Path:
+        """Frames of a detector that has a spool of its own; of the others if it has no name."""
+        if not detector:
+            return self.raw
+        return self.path / f"raw_{check_folder_name(detector, 'detector')}.h5"
+
     @property
     def nexus(self) -> Path:
         """The NeXus record (HDF5)."""

@@ -73,6 +73,33 @@ class StreamingLimits(Settings):
     silent_s: PositiveFloat = 10.0
 
 
+class DetectorStreamSettings(Settings):
+    """The stream of one detector that has a receiver of its own.
+
+    Attributes
+    ----------
+    frame_address, format, codec, channels, module_grid
+        As in `StreamingSettings`; ``auto`` takes the simulated detector's address.
+    pva : str or None
+        NTNDArray PV of a detector that speaks only PV Access; it is relayed to the receiver, and
+        `frame_address` is not used. ``auto`` takes the simulated detector's.
+    first_id : int or None
+        ``uniqueId`` of the first frame of every series at that PV, for hardware that counts each
+        from the same number; None for a counter that runs on, as areaDetector's.
+    ring_megabytes : int
+        Size of its shared-memory ring [MB].
+    """
+
+    frame_address: str = "auto"
+    format: Literal["apsber", "eiger1", "eiger2", "jungfrau"] = "apsber"
+    codec: Literal["none", "bslz4", "lz4"] = "none"
+    channels: PositiveInt = 1
+    module_grid: tuple[PositiveInt, PositiveInt] = (1, 1)
+    pva: str | None = None
+    first_id: NonNegativeInt | None = None
+    ring_megabytes: PositiveInt = 32
+
+
 class StreamingSettings(Settings):
     """Frames in motion.
 
@@ -80,7 +107,8 @@ class StreamingSettings(Settings):
     ----------
     frame_address : str
         ZMQ address of the detector's frame port; ``auto`` takes the simulated camera's. Several,
-        one for each module of a Jungfrau, are separated by commas.
+        one for each module of a Jungfrau, are separated by commas. ``pva://`` and the PV of an
+        NTNDArray has that relayed; macros in it are replaced.
     format : {"apsber", "eiger1", "eiger2", "jungfrau"}
         What the detector speaks there: the suite's own protocol, DECTRIS Stream V1 (legacy) or V2
         (CBOR), or that of slsReceiver.
@@ -100,6 +128,10 @@ class StreamingSettings(Settings):
         Frames that may wait in the receiver's socket.
     series_timeout_s : float
         How long a series may be silent [s] before its missing frames are given up.
+    retake_s : float
+        Frames that came less than this long before a scan was interrupted are taken again [s];
+        those of a scan that can be are announced so much later. As long as what interrupts scans,
+        such as a beam that is lost, takes to be noticed.
     fan_out_address : str or None
         ZMQ address at which consumers on other computers get frames, e.g. ``tcp://0.0.0.0:5601``;
         None serves nobody.
@@ -113,6 +145,9 @@ class StreamingSettings(Settings):
         Port of these PVs on this computer, TCP and UDP; 0 takes any free one.
     limits : StreamingLimits
         When health deserves a warning.
+    detectors : dict of str to DetectorStreamSettings
+        Detectors, by name, that have a receiver of their own, started when one is first used.
+        All others share the address above.
     """
 
     frame_address: str = "auto"
@@ -125,12 +160,19 @@ class StreamingSettings(Settings):
     writer_backlog_megabytes: PositiveInt = 64
     high_water_mark: PositiveInt = 256
     series_timeout_s: PositiveFloat = 10.0
+    retake_s: NonNegativeFloat = 0.2
     fan_out_address: str | None = None
     fan_out_encrypted: bool = True
     preview_hz: float = Field(default=2.0, ge=0, le=10)
     health_prefix: PvPrefix = "APSBER:"
     pva_port: Port | Literal[0] = 0
     limits: StreamingLimits = StreamingLimits()
+    detectors: dict[str, DetectorStreamSettings] = Field(default_factory=dict)
+
+    def of_detector(self, name: str) -> StreamingSettings:
+        """The settings of the receiver that a detector has for itself."""
+        own = self.detectors[name].model_dump(exclude={"pva", "first_id"})
+        return self.model_copy(update={**own, "detectors": {}})
 
     @property
     def preview_pv(self) -> str:

@@ -18,6 +18,7 @@ from apsber_bluesky.core import (
     FrameState,
     ImageKey,
     InputError,
+    LiveMetric,
     ProcessingSettings,
     ProcessRecord,
     ReconstructionEngine,
@@ -25,15 +26,18 @@ from apsber_bluesky.core import (
 )
 from apsber_bluesky.pipeline._context import RunContext
 from apsber_bluesky.pipeline._energy_frames import FrameCalibration
+from apsber_bluesky.pipeline._feedback import HalfSetError
 from apsber_bluesky.pipeline._held_projections import HeldProjections
 from apsber_bluesky.pipeline._live_slices import LiveSlices
 from apsber_bluesky.pipeline._preparation import Preparation, ReferenceFrames
-from apsber_bluesky.processing import create_engine, warm_up_preprocessing
+from apsber_bluesky.processing import create_engine, extend_edges, warm_up_preprocessing
 
 #: Rows around the middle of the detector whose sinograms are kept for centre and quality.
 CENTRAL_ROWS = 16
 
 STAGE = "accumulate"
+#: Event that tells a `LiveMetric`.
+FEEDBACK = "feedback"
 
 
 def central_rows(rows: int) -> slice:
@@ -54,7 +58,8 @@ class Accumulation:
 
     Darks and flats are averaged as soon as all of them are there; projections are normalised and
     handed to the engine in chunks whose boundaries do not depend on when frames arrived, so that
-    equal frames give equal bits.
+    equal frames give equal bits. Of an interlaced scan it tells after each turn how good the slices
+    would be by now (event `FEEDBACK`).
 
     Parameters
     ----------
@@ -101,6 +106,11 @@ class Accumulation:
         self._sinograms = np.zeros(
             (scan.num_projections, rows.stop - rows.start, scan.columns), np.float32
         )
+        self._watch = (
+            HalfSetError(scan, self._sinograms, settings, self._tell_metric)
+            if scan.interlaced_turns > 1
+            else None
+        )
         self._digest = ArrayDigest(
             np.dtype(scan.dtype), (scan.num_projections, scan.rows, scan.columns)
         )
@@ -112,6 +122,7 @@ class Accumulation:
         )
         self._done = 0
         self._used: dict[ImageKey, int] = defaultdict(int)
+        self._metrics: list[LiveMetric] = []
         self._unusable: dict[str, frozenset[int]] = {}
         self._started_s = 0.0
         self.busy_s = 0.0
@@ -140,13 +151,19 @@ class Accumulation:
             self._take(*chunk)
         self.busy_s += time.monotonic() - began
 
+    def _tell_metric(self, metric: LiveMetric) -> None:
+        self._context.progress.message(self._context.run.uid, FEEDBACK, metric.to_dict())
+        self._metrics.append(metric)
+
     def _count(self, key: ImageKey) -> int:
         return max((frames.stop for frames in self._announced[key]), default=0)
 
     def _next_chunk(self, *, last: bool) -> tuple[int, int] | None:
-        total = self._context.run.scan.num_projections
+        scan = self._context.run.scan
+        total, turn = scan.num_projections, scan.projections_per_turn
         available = min(self._count(ImageKey.PROJECTION), total)
-        stop = min(self._done + self._settings.chunk_projections, total)
+        # Nobody is to wait for the next turn to hear of this one.
+        stop = min(self._done + self._settings.chunk_projections, (self._done // turn + 1) * turn)
         if last:
             stop = min(stop, available)
         return (self._done, stop) if self._done < stop <= available else None
@@ -160,17 +177,21 @@ class Accumulation:
             projections = self._prepare(self._calibrate(raw), start)
         self._sinograms[start:stop] = projections[:, self._rows]
         usable = self._usable(ImageKey.PROJECTION, start, stop)
+        if self._held is not None:
+            # Its edges are extended when its stripes are gone.
+            self._held.keep(projections, start)
+            self._kept += usable
+        self._extend(projections)
         if self._live is not None:
             for begin, end in _runs(usable):
                 self._live.add(first.run_uid, projections[begin - start : end - start], begin)
-        if self._held is not None:
-            self._held.keep(projections, start)
-            self._kept += usable
-        else:
+        if self._held is None:
             for begin, end in _runs(usable):
                 engine.accumulate(projections[begin - start : end - start], begin)
         self._mark_used(ImageKey.PROJECTION, usable)
         self._done = stop
+        if self._watch is not None:
+            self._watch.add(usable, stop)
         self._context.report(STAGE, stop, self._context.run.scan.num_projections)
 
     def _usable(self, key: ImageKey, start: int, stop: int) -> list[int]:
@@ -214,6 +235,10 @@ class Accumulation:
         # Energies are this object's own and may be overwritten; raw frames are lent.
         return self._preparation(frames, first, None if self._calibration is None else frames)
 
+    def _extend(self, projections: NDArray[np.float32]) -> None:
+        if self._settings.extend_edges:
+            extend_edges(projections)
+
     def _release(self, engine: ReconstructionEngine) -> None:
         """Hand over the projections that waited for the last one."""
         if self._held is None:
@@ -222,6 +247,7 @@ class Accumulation:
         started_s, held, self._held = time.time(), self._held, None
         lines = held.without_stripes(self._kept)
         self._sinograms[:] = lines[:, self._rows]
+        self._extend(lines)
         for begin, end in _runs(self._kept):
             self._context.check_cancelled(STAGE)
             engine.accumulate(lines[begin:end], begin)
@@ -285,6 +311,15 @@ class Accumulation:
             raise InputError("the run has no projections; there is nothing to reconstruct")
         self._release(self._engine)
         findings.books = self._enter_books()
+        self._digest_untaken()
+        if self._metrics:
+            latest = self._metrics[-1]
+            parameters = {
+                latest.name: latest.value,
+                "projections": latest.projections,
+                "planned_projections": self._context.run.scan.num_projections,
+            }
+            self._context.record("live quality", self._started_s, parameters)
         if self._prepared is not None and self._preparation is not None:
             self._prepared.parameters.update(self._preparation.parameters)
         if self._calibration is not None and self._calibrated is not None:
@@ -297,12 +332,26 @@ class Accumulation:
         findings.sinograms = self._sinograms[kept]
         findings.angles_deg = self._context.run.scan.angles_deg[kept]
 
+    def _wanted_projections(self) -> int:
+        """How many there were to be: an interlaced scan may be over after any turn."""
+        scan = self._context.run.scan
+        turns = -(-self._count(ImageKey.PROJECTION) // scan.projections_per_turn)
+        return min(max(turns, 1) * scan.projections_per_turn, scan.num_projections)
+
+    def _digest_untaken(self) -> None:
+        """Count projections that an interlaced scan did not need as zeros, like those missing."""
+        scan = self._context.run.scan
+        if scan.interlaced_turns > 1:
+            nothing = np.zeros((1, scan.rows, scan.columns), scan.dtype)
+            for _ in range(self._done, scan.num_projections):
+                self._digest.update(nothing)
+
     def _enter_books(self) -> FrameBooks:
         """The books of the run with what was used; without a receiver, what was announced."""
         books = self._context.ledger.books
         scan = self._context.run.scan
         expected = {
-            ImageKey.PROJECTION: scan.num_projections,
+            ImageKey.PROJECTION: self._wanted_projections(),
             ImageKey.FLAT: scan.num_flats,
             ImageKey.DARK: scan.num_darks,
         }

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from apsber_bluesky.core import (
     Cancellation,
     FrameBooks,
+    FrameRange,
+    FrameSource,
     ProcessRecord,
     QualityMetric,
     ReconstructionEngine,
@@ -56,6 +58,10 @@ class Findings:
         Quality numbers.
     processes : list of ProcessRecord
         The chain of transformations.
+    frames : list of FrameRange
+        What was announced, of runs other than tomography.
+    source : FrameSource or None
+        Where the stages of such a run read them.
     """
 
     books: FrameBooks = field(default_factory=FrameBooks)
@@ -69,6 +75,8 @@ class Findings:
     central_slices: NDArray[np.float32] | None = None
     quality: list[QualityMetric] = field(default_factory=list)
     processes: list[ProcessRecord] = field(default_factory=list)
+    frames: list[FrameRange] = field(default_factory=list)
+    source: FrameSource | None = None
 
 
 @dataclass(slots=True)

@@ -57,12 +57,16 @@ class JungfrauEnergy:
     DataFileError
         If a file cannot be read, or holds what cannot be right.
     InputError
-        If the two are not of one detector.
+        If the two are not of one detector, or there is no file of pedestals.
     """
 
     name = "jungfrau_energy"
 
     def __init__(self, settings: JungfrauSettings) -> None:
+        if settings.pedestal_file is None:
+            raise InputError(
+                "processing.jungfrau.pedestal_file is not set; give a file of pedestals"
+            )
         self._files = {"pedestal": settings.pedestal_file, "gain": settings.gain_file}
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self._maps: dict[str, JungfrauMap] = {}

@@ -15,7 +15,8 @@ from apsber_bluesky.processing import (
     remove_stripes_by_wavelet,
 )
 
-_METHODS: dict[str, Callable[[NDArray[np.float32]], None]] = {
+#: How stripes are removed, by the name that profiles give it.
+STRIPE_METHODS: dict[str, Callable[[NDArray[np.float32]], None]] = {
     "sorting": remove_stripes_by_sorting,
     "wavelet": remove_stripes_by_wavelet,
 }
@@ -48,7 +49,7 @@ class HeldProjections:
                 f"{free / _GIGABYTE:.1f} GB are free; set processing.stripes to none, and remove "
                 "them offline"
             )
-        self._remove = _METHODS[method]
+        self._remove = STRIPE_METHODS[method]
         self._lines = np.zeros(shape, np.float32)
 
     def keep(self, projections: NDArray[np.float32], first: int) -> None:

@@ -101,6 +101,7 @@ class Reconstruct:
             {
                 "engine": engine.name,
                 "filter": self._settings.filter,
+                "edges_extended": self._settings.extend_edges,
                 "centre_px": centre,
                 "num_projections": engine.accumulated,
                 "rotation_start_deg": scan.rotation_start_deg,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 import zmq
@@ -18,6 +19,7 @@ from apsber_bluesky.core import (
     SeriesRequest,
     SeriesTicket,
     ServiceError,
+    parse_ranges,
 )
 from apsber_bluesky.streaming._health import ReceiverHealth
 from apsber_bluesky.streaming._messages import pack_message, unpack_message
@@ -111,7 +113,30 @@ class ReceiverClient:
         """
         return ReceiverHealth.from_dict(self._ask(type="health")["health"])
 
-    def finish(self, run_uid: str, stream: str, *, timeout_s: float) -> int:
+    def interrupt(self, run_uid: str) -> None:
+        """Use nothing of the series that comes from now on, nor what came just before.
+
+        The frames so far stay; see ``streaming.retake_s``.
+        """
+        self._ask(type="interrupt", run_uid=run_uid)
+
+    def missing(self, run_uid: str, stream: str, first: int, count: int) -> list[int]:
+        """Which of `count` frames of a stream, from index `first` on, are not on disk."""
+        answer = self._ask(type="missing", run_uid=run_uid, stream=stream, first=first, count=count)
+        return parse_ranges(answer["missing"])
+
+    def give_up(self, run_uid: str, stream: str) -> None:
+        """Frames of the stream that are missing will not be asked for again."""
+        self._ask(type="give_up", run_uid=run_uid, stream=stream)
+
+    def finish(
+        self,
+        run_uid: str,
+        stream: str,
+        *,
+        timeout_s: float,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Wait for the end of the series and enter it in the books.
 
         Parameters
@@ -120,6 +145,8 @@ class ReceiverClient:
             The series that is armed.
         timeout_s : float
             How long no new frame may come [s] before the rest is given up as missing.
+        given_up : callable
+            Asked now and then; when it is true the series is left as it is.
 
         Returns
         -------
@@ -133,6 +160,8 @@ class ReceiverClient:
                 written, since = int(state["written"]), time.monotonic()
             if state["ended"] or time.monotonic() - since > timeout_s:
                 break
+            if given_up():
+                return written
             time.sleep(_POLL_S)
         self._ask(type="end_series")
         return int(self._ask(type="state", run_uid=run_uid, stream=stream)["written"])

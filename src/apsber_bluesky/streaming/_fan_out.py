@@ -119,8 +119,9 @@ class FanOut:
         return router
 
     def begin_run(self, run: RunDescription) -> None:
-        """A run has opened."""
-        self._do(lambda: self._distributor.begin(run))
+        """A run has opened; only tomography runs are handed out."""
+        if run.tomography is not None:
+            self._do(lambda: self._distributor.begin(run))
 
     def frames(self, frames: FrameRange) -> None:
         """More frames of the run can be read."""

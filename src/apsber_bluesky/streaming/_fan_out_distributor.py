@@ -121,7 +121,7 @@ class Distributor:
         """More frames of a run can be read."""
         run = self._runs.get(frames.run_uid)
         if run is None or frames.stream not in run.streams:
-            logger.warning("frames of %s %s, which never began", frames.run_uid, frames.stream)
+            logger.debug("frames of %s %s, which never began", frames.run_uid, frames.stream)
             return
         try:
             missing = self._missing(frames)

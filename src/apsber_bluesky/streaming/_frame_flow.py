@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import zmq
 
@@ -25,10 +26,18 @@ from apsber_bluesky.streaming._ring import (
     key_of_tag,
     stream_key,
 )
-from apsber_bluesky.streaming._series_messages import Message, SeriesStart
+from apsber_bluesky.streaming._series_messages import (
+    FrameReader,
+    Message,
+    SeriesEnd,
+    SeriesStart,
+)
 from apsber_bluesky.streaming._writer import FrameWriter, Job
 
 logger = logging.getLogger(__name__)
+
+_DECODE_PATIENCE_S: Final = 0.5
+_DECODE_POLL_S: Final = 0.002
 
 
 class FrameFlow:
@@ -77,6 +86,7 @@ class FrameFlow:
         self._run: ReceivedRun | None = None
         self._sequence = 0
         self._key = 0
+        self._last: tuple[Series | None, FrameReader | None] = (None, None)
         self.counter = HealthCounter()
         self._complaints = Complaints(self.tell)
         self._clock = ClockCheck()
@@ -143,6 +153,7 @@ class FrameFlow:
         series, reader = run.series, run.reader
         if series is None or reader is None:
             return
+        self._last = series, reader
         # What has come up to now still belongs to it; an endless source has no more than this.
         for _ in range(self._settings.high_water_mark):
             # Nothing else is to be done meanwhile but wait for the disk.
@@ -158,10 +169,39 @@ class FrameFlow:
         self._writer.drain()
         self.settle()
         self._sequence += series.request.num_frames
-        if fault := run.end_series():
+        if (fault := run.end_series()) and not series.interrupted:
             logger.warning("%s", fault)
             self.tell(fault)
         self._complaints.end()
+
+    def interrupt(self, run: ReceivedRun) -> None:
+        """Use nothing of the series that comes from now on, nor what came just before.
+
+        Raises
+        ------
+        StorageError
+            If the spool cannot be written.
+        """
+        series = run.series
+        if series is None:
+            return
+        self._writer.drain()
+        self.settle()
+        # One that is put in the ring later would be found there in place of the one to come.
+        deadline = time.monotonic() + _DECODE_PATIENCE_S
+        while self._decoders.backlog and time.monotonic() < deadline:
+            time.sleep(_DECODE_POLL_S)
+        self.settle()
+        late = series.interrupt(time.monotonic() - self._settings.retake_s)
+        places = [series.first_index + number for number in late]
+        run.spool.forget(series.request.stream, places)
+        self._ring.drop([frame_tag(self._key, place) for place in places])
+        logger.info(
+            "series %d was interrupted: %d of %d frames are kept",
+            series.number,
+            len(series.written),
+            series.request.num_frames,
+        )
 
     def end_run(self) -> None:
         """Frames belong to no run; when this returns nobody uses its spool."""
@@ -190,7 +230,8 @@ class FrameFlow:
     def _read(self, parts: list[memoryview], source: int) -> None:
         run = self._run
         if run is None or run.series is None or run.reader is None:
-            self._complaints.say("refused: a message came while no series is armed")
+            if not self._is_rest(parts, source):
+                self._complaints.say("refused: a message came while no series is armed")
             return
         try:
             messages = run.reader.read(parts, source)
@@ -202,6 +243,21 @@ class FrameFlow:
             self._take(run.series, message)
             if isinstance(message, SeriesStart):
                 run.announced(message, parts)
+
+    def _is_rest(self, parts: list[memoryview], source: int) -> bool:
+        """Whether a message is what is left of the last series: its end, or if it was cut short."""
+        series, reader = self._last
+        if series is None or reader is None:
+            return False
+        try:
+            messages = reader.read(parts, source)
+        except FrameError:
+            return False
+        return all(
+            message.series == series.source
+            and (series.interrupted or isinstance(message, SeriesEnd))
+            for message in messages
+        )
 
     def _take(self, series: Series, message: Message) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -12,7 +13,9 @@ from urllib.parse import quote
 import numpy as np
 
 from apsber_bluesky.core import (
+    KEY_OF_STREAM,
     ApsberError,
+    FrameBooks,
     FrameError,
     FrameState,
     RunFolder,
@@ -22,7 +25,9 @@ from apsber_bluesky.core import (
     SeriesRequest,
     StorageError,
     StreamingSettings,
+    book_name,
     format_ranges,
+    parse_ranges,
 )
 from apsber_bluesky.streaming._assembler import Series
 from apsber_bluesky.streaming._diagnosis import explain_missing
@@ -70,16 +75,20 @@ class ReceivedRun:
         self.folder = folder
         self.state = state
         self.books: dict[str, SeriesBooks] = {}
+        self._planned: dict[str, int] = {}
+        self._open: set[str] = set()
         self.series: Series | None = None
         self.reader: FrameReader | None = None
         self.failure: ApsberError | None = None
         self._settings = settings
         self._state_file = state_file
         request, codec, channels = state.first_request, settings.codec, settings.channels
+        self._detector = request.detector
         with contextlib.ExitStack() as stack:
             self.ledger = RunLedger(folder.ledger, create=not resume)
             stack.callback(self.ledger.close)
-            self.spool = Spool(folder.raw, request, codec=codec, channels=channels, resume=resume)
+            raw = folder.raw_of(request.detector)
+            self.spool = Spool(raw, request, codec=codec, channels=channels, resume=resume)
             stack.pop_all()
 
     @classmethod
@@ -120,10 +129,13 @@ class ReceivedRun:
             If the spool cannot be read.
         """
         folder = RunFolder.of(data_root, state.proposal, state.run_uid)
-        there = audit_spool(folder.raw)
+        detector = state.first_request.detector
+        there = audit_spool(folder.raw_of(detector))
         run = cls(folder, state, settings, state_file, resume=True)
-        run.books = dict(run.ledger.books.streams)
+        run.books = own_books(run.ledger.books, detector).streams
+        run._planned = {stream: len(rows) for stream, rows in there.items()}
         if state.request is not None:
+            run._note_open(state.request)
             run._resume_series(state.request, there[state.request.stream])
         return run
 
@@ -136,7 +148,10 @@ class ReceivedRun:
         for parts in state.head:
             reader.read(parts)
         first = state.first_index
-        series.recover(np.flatnonzero(there[first : first + request.num_frames]).tolist())
+        found = np.flatnonzero(there[first : first + request.num_frames]).tolist()
+        kept = set(parse_ranges(state.kept))
+        series.keep([number for number in found if number in kept])
+        series.recover([number for number in found if number not in kept])
         self.series, self.reader = series, reader
         logger.warning(
             "series %d of run %s goes on: %d of %d frames are on disk",
@@ -152,6 +167,7 @@ class ReceivedRun:
         settings = self._settings
         kind = wire_format(settings.format)
         series = Series(number, request, first_index, settings.channels, settings.codec)
+        series.planned = self.state.planned
         series.source = number if kind.repeats_number else None
         return series, kind.make_reader(request, settings)
 
@@ -166,21 +182,82 @@ class ReceivedRun:
             If there is no room.
         """
         first = self.state.first_request
-        if (first.rows, first.columns, first.dtype) != (
+        if (first.rows, first.columns, first.dtype, first.detector) != (
             request.rows,
             request.columns,
             request.dtype,
+            request.detector,
         ):
             raise FrameError(
-                f"series of {request.dtype} {request.rows} x {request.columns} frames in a run"
-                " that began with others; take one frame size and dtype per run"
+                f"series of {request.dtype} {request.rows} x {request.columns} frames"
+                f"{_of(request.detector)} in a run that began with others; take one frame size"
+                " and dtype per run and detector"
             )
-        first_index = self.spool.extend(request.stream, request.num_frames)
+        self.state.planned = planned = self._planned.get(request.stream, 0)
+        first_index = planned if request.first_index is None else request.first_index
+        if first_index == planned:
+            self.spool.extend(request.stream, request.num_frames)
+            self._planned[request.stream] = planned + request.num_frames
+            kept: list[int] = []
+        else:
+            kept = self._take_again(request, first_index, planned)
+        self._note_open(request)
         self.series, self.reader = self._make_series(request, number, first_index)
+        self.series.keep(kept)
+        self.state.kept = format_ranges(kept)
         self.state.request, self.state.first_index = request, first_index
         self.state.series_count, self.state.arm_id = number, arm_id
         self.state.source, self.state.head = self.series.source, []
         self._save_state()
+
+    def _take_again(self, request: SeriesRequest, first: int, planned: int) -> list[int]:
+        """Strike places out of those that are missing; which of them are on disk."""
+        stop, books = first + request.num_frames, self.books.get(request.stream)
+        if books is None or not 0 <= first < stop <= planned:
+            raise FrameError(
+                f"frames {first} to {stop - 1} of {request.stream!r} cannot be taken again: it has"
+                f" {planned} places"
+            )
+        absent = {index for index in books.missing if first <= index < stop}
+        # Consumers read the books when frames are announced: what comes now is not missing.
+        books.missing = [index for index in books.missing if index not in absent]
+        self.ledger.set_books(self._book_name(request.stream), books)
+        return [index - first for index in range(first, stop) if index not in absent]
+
+    def _note_open(self, request: SeriesRequest) -> None:
+        if request.retakes:
+            self._open.add(request.stream)
+        else:
+            self._open.discard(request.stream)
+
+    def give_up(self, stream: str) -> None:
+        """What is missing of a stream stays so."""
+        self._open.discard(stream)
+
+    def missing(self, stream: str, first: int, count: int) -> list[int]:
+        """Which of some places of a stream have no frame on disk; places yet to come count."""
+        planned, series = self._planned.get(stream, 0), self.series
+        books = self.books.get(stream)
+        absent = set(books.missing) if books is not None else set()
+        if series is not None and series.request.stream == stream:
+            absent.update(series.first_index + number for number in series.missing)
+        return [
+            index for index in range(first, first + count) if index >= planned or index in absent
+        ]
+
+    def readable(self, stream: str) -> int:
+        """Frames of a stream, from the first on, that may be announced.
+
+        Those of an open stream without a gap; of others all, for what is missing is in the books.
+        """
+        books, series = self.books.get(stream, SeriesBooks()), self.series
+        if series is None or series.request.stream != stream:
+            end = self._planned.get(stream, 0)
+        else:
+            end = series.first_index + series.readable(time.monotonic() - self._settings.retake_s)
+            if end == series.first_index + series.request.num_frames:
+                end = self._planned[stream]
+        return min([end, *books.missing]) if stream in self._open else end
 
     def announced(self, start: SeriesStart, parts: list[memoryview]) -> None:
         """Keep what announced the series, for a receiver that has to go on with it."""
@@ -213,7 +290,12 @@ class ReceivedRun:
             If the ledger cannot be written.
         """
         index = series.first_index + number
-        self.ledger.mark_frames(series.request.stream, FrameState.INCOMPLETE, [index])
+        self.ledger.mark_frames(
+            self._book_name(series.request.stream), FrameState.INCOMPLETE, [index]
+        )
+
+    def _book_name(self, stream: str) -> str:
+        return book_name(stream, self._detector)
 
     def end_series(self) -> str:
         """Enter the series in the books; nothing may be writing it any more.
@@ -229,7 +311,7 @@ class ReceivedRun:
         self.series = self.reader = None
         stream, first = series.request.stream, series.first_index
         self.books[stream] = series.add_to(self.books.get(stream, SeriesBooks()))
-        self.ledger.set_books(stream, self.books[stream])
+        self.ledger.set_books(self._book_name(stream), self.books[stream])
         for state, numbers in (
             (FrameState.SEEN, series.seen),
             (FrameState.WRITTEN, series.written),
@@ -237,7 +319,8 @@ class ReceivedRun:
             (FrameState.RECOVERED, series.recovered),
         ):
             if numbers:
-                self.ledger.mark_frames(stream, state, [first + number for number in numbers])
+                places = [first + number for number in numbers]
+                self.ledger.mark_frames(self._book_name(stream), state, places)
         self.state.request, self.state.head = None, []
         self._save_state()
         missing = series.missing
@@ -253,6 +336,16 @@ class ReceivedRun:
                 stack.callback(forget_state, self._state_file)
             stack.callback(self.ledger.close)
             stack.callback(self.spool.close)
+
+
+def _of(detector: str) -> str:
+    return f" of {detector}" if detector else ""
+
+
+def own_books(books: FrameBooks, detector: str) -> FrameBooks:
+    """The books of one detector out of those of a run, by the names of its streams."""
+    own = {stream: books.streams.get(book_name(stream, detector)) for stream in KEY_OF_STREAM}
+    return FrameBooks({str(stream): found for stream, found in own.items() if found is not None})
 
 
 def _describe(series: Series, missing: list[int]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import zmq
 
 from apsber_bluesky.core import (
+    MAXIMUM_FRAMES,
     ApsberError,
     FrameBooks,
     FrameError,
@@ -27,6 +28,7 @@ from apsber_bluesky.core import (
     StorageError,
     StreamingSettings,
     find_run,
+    format_ranges,
 )
 from apsber_bluesky.streaming._frame_flow import FrameFlow
 from apsber_bluesky.streaming._health import ReceiverHealth, time_until_full_s
@@ -36,7 +38,7 @@ from apsber_bluesky.streaming._messages import (
     pack_message,
     unpack_message,
 )
-from apsber_bluesky.streaming._received_run import ReceivedRun, check_space
+from apsber_bluesky.streaming._received_run import ReceivedRun, check_space, own_books
 from apsber_bluesky.streaming._receiver_state import ReceiverState, forget_state
 from apsber_bluesky.streaming._ring import FrameRing
 
@@ -70,6 +72,11 @@ class Receiver:
         Remembers the run that is being received; a receiver that finds one there goes on with it.
     largest_message : int, optional
         Refuse larger messages [byte].
+    detector : str
+        Name of the detector, if it has this receiver for itself.
+    on_series : callable
+        Called with the number and the request of a series that is armed, and with None when it is
+        over.
 
     Attributes
     ----------
@@ -96,11 +103,15 @@ class Receiver:
         control_address: str = "tcp://127.0.0.1:*",
         state_file: Path | None = None,
         largest_message: int | None = None,
+        detector: str = "",
+        on_series: Callable[[tuple[int, SeriesRequest] | None], None] = lambda _: None,
     ) -> None:
         self._data_root = data_root
         self._ring = ring
         self._settings = settings or StreamingSettings()
         self._state_file = state_file
+        self._detector = detector
+        self._on_series = on_series
         self._run: ReceivedRun | None = None
         self._closed: tuple[str, FrameBooks] = ("", FrameBooks())
         self._given_up: tuple[str, ApsberError | None] = ("", None)
@@ -188,6 +199,16 @@ class Receiver:
                 return self._arm(series, request["proposal"], request.get("id", ""))
             case "state":
                 return self._state(request["run_uid"], request["stream"])
+            case "interrupt":
+                if self._run is not None and self._run.uid == request["run_uid"]:
+                    self._flow.interrupt(self._run)
+                return {}
+            case "missing":
+                return self._missing(**{k: v for k, v in request.items() if k != "type"})
+            case "give_up":
+                if self._run is not None and self._run.uid == request["run_uid"]:
+                    self._run.give_up(request["stream"])
+                return {}
             case "end_series":
                 self._end_series()
                 return {}
@@ -210,6 +231,11 @@ class Receiver:
         settings = self._settings
         needed = request.num_frames * request.frame_bytes * settings.channels
         check_space(self._data_root, needed)
+        if request.detector != self._detector:
+            raise FrameError(
+                f"the receiver of {self._detector or 'all detectors'} was asked for frames of"
+                f" {request.detector or 'no detector'}; see streaming.detectors of the profile"
+            )
         if self._run is None:
             self._run = ReceivedRun.create(
                 self._data_root, proposal, request, settings, self._state_file
@@ -218,6 +244,7 @@ class Receiver:
         self._run.arm(request, self._series_count + 1, arm_id)
         self._series_count += 1
         self._begin_series(self._run)
+        self._on_series((self._series_count, request))
         return self._run.ticket()
 
     def _begin_series(self, run: ReceivedRun) -> None:
@@ -235,19 +262,32 @@ class Receiver:
         if run.failure is not None:
             raise run.failure
         books, series = run.books.get(stream, SeriesBooks()), run.series
+        readable = run.readable(stream)
         if series is None or series.request.stream != stream:
-            return {"written": books.written, "ended": True, "readable": books.expected}
+            return {"written": books.written, "ended": True, "readable": readable}
         settled = self._flow.backlog == 0
         return {
-            "written": books.written + len(series.written),
-            "readable": series.first_index + series.contiguous,
+            "written": books.written + len(series.written - series.kept),
+            "readable": readable,
             "ended": series.complete or (series.ended and settled),
             "complete": series.complete,
             "expected": series.request.num_frames,
         }
 
+    def _missing(self, run_uid: str, stream: str, first: int, count: int) -> dict[str, Any]:
+        run = self._run
+        if not 0 <= first <= first + count <= MAXIMUM_FRAMES:
+            raise FrameError(f"frames {first} to {first + count} of a stream cannot be")
+        if run is None or run.uid != run_uid:
+            absent = list(range(first, first + count))
+        else:
+            absent = run.missing(stream, first, count)
+        return {"missing": format_ranges(absent)}
+
     def _end_series(self) -> None:
         if self._run is not None:
+            if self._run.series is not None:
+                self._on_series(None)
             self._flow.end_series(self._run)
 
     def _close_run(self, run_uid: str) -> dict[str, Any]:
@@ -267,7 +307,7 @@ class Receiver:
             return self._closed[1]
         try:
             with RunLedger(find_run(self._data_root, run_uid).ledger) as ledger:
-                return ledger.books
+                return own_books(ledger.books, self._detector)
         except StorageError:
             # Never begun: then there are no books.
             return FrameBooks()

@@ -37,6 +37,10 @@ class ReceiverState:
         Its number on the wire.
     head : list of list of bytes
         The messages that announced it, for the reader of the detector's format.
+    planned : int
+        Places that the stream had before it.
+    kept : str
+        Frames of the series that were on disk already, as `format_ranges`.
     """
 
     proposal: str
@@ -47,6 +51,8 @@ class ReceiverState:
     first_index: int = 0
     source: int | None = None
     head: list[list[bytes]] = field(default_factory=list)
+    planned: int = 0
+    kept: str = ""
 
     @property
     def run_uid(self) -> str:

@@ -149,6 +149,113 @@ class RelayBooks:
         return {**asdict(self), "complete": self.complete}
 
 
+class SeriesRelay:
+    """What becomes of the updates of one series.
+
+    Parameters
+    ----------
+    publisher : FramePublisher
+        Frame port that they go to.
+    reader : NtndarrayReader
+        Made for the series.
+    num_frames : int
+        Frames of the series.
+    patience_s : float
+        How long a frame waits for a receiver that is behind, before it is dropped [s].
+    should_stop : callable
+        Asked while a frame waits.
+
+    Attributes
+    ----------
+    books : RelayBooks
+        What became of the frames so far.
+    """
+
+    def __init__(
+        self,
+        publisher: FramePublisher,
+        reader: NtndarrayReader,
+        num_frames: int,
+        *,
+        patience_s: float,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._publisher = publisher
+        self._reader = reader
+        self._patience_s = patience_s
+        self.should_stop = should_stop
+        self.books = RelayBooks(num_frames)
+        self._start: SeriesStart
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first update has come, so that the detector may begin."""
+        return self._reader.ready
+
+    @property
+    def begun(self) -> bool:
+        """Whether a frame of the series has come."""
+        return len(self._reader.missing) < self.books.expected
+
+    def take(self, update: Any) -> bool:
+        """Pass on what an update holds; whether the series is over.
+
+        Raises
+        ------
+        FrameError
+            If it is no frame of the series.
+        """
+        if isinstance(update, Disconnected):
+            self._reader.disconnected()
+            return False
+        ended = False
+        for message in self._reader.read(update):
+            ended = self._pass_on(message)
+        return ended
+
+    def finish(self) -> RelayBooks:
+        """Say on the wire that the series is over; what became of every frame."""
+        self._publisher.end_series()
+        self.books.missing = self._reader.missing
+        self.books.restarts = self._reader.epoch
+        self.books.refused = dict(self._reader.counts)
+        return self.books
+
+    def _pass_on(self, message: SeriesStart | Frame | SeriesEnd) -> bool:
+        match message:
+            case SeriesStart():
+                self._publisher.start_series(
+                    message.series,
+                    num_frames=message.num_frames,
+                    rows=message.rows,
+                    columns=message.columns,
+                    dtype=message.dtype,
+                )
+                self._start = message
+            case Frame():
+                if self._send(message):
+                    self.books.sent += 1
+                else:
+                    self.books.dropped += 1
+            case SeriesEnd():
+                return True
+        return False
+
+    def _send(self, frame: Frame) -> bool:
+        start = self._start
+        pixels = np.frombuffer(frame.pixels, dtype=start.dtype).reshape(start.rows, start.columns)
+        angle = None if np.isnan(frame.angle_deg) else frame.angle_deg
+        deadline_s = time.monotonic() + self._patience_s
+        # The relay is no detector: it may wait, as long as PV Access has room.
+        while not self._publisher.send(
+            pixels, number=frame.number, timestamp_s=frame.timestamp_s, angle_deg=angle
+        ):
+            if time.monotonic() > deadline_s or self.should_stop():
+                return False
+            time.sleep(_RETRY_S)
+        return True
+
+
 class Relay:
     """Send one series of a PV Access channel on as the suite's frames.
 
@@ -198,11 +305,7 @@ class Relay:
     ) -> None:
         if not (idle_s > 0 and patience_s >= 0):
             raise InputError(f"idle_s is {idle_s}, patience_s {patience_s}; give positive numbers")
-        self._reader = reader
         self._idle_s = idle_s
-        self._patience_s = patience_s
-        self._books = RelayBooks(num_frames)
-        self._start: SeriesStart
         self._publisher = FramePublisher(address, high_water_mark=queue_size)
         self.address = self._publisher.address
         try:
@@ -210,6 +313,7 @@ class Relay:
         except InputError:
             self._publisher.close()
             raise
+        self._series = SeriesRelay(self._publisher, reader, num_frames, patience_s=patience_s)
 
     def run(
         self,
@@ -239,66 +343,23 @@ class Relay:
         ServiceError
             If the server ends the subscription.
         """
+        series = self._series
+        series.should_stop = should_stop
         ready, ended, last_s = False, False, time.monotonic()
         while not (ended or should_stop()):
             update = self._monitor.take(_POLL_S)
             if update is None:
-                begun = len(self._reader.missing) < self._books.expected
-                ended = begun and time.monotonic() - last_s > self._idle_s
+                ended = series.begun and time.monotonic() - last_s > self._idle_s
                 continue
             last_s = time.monotonic()
-            if isinstance(update, Disconnected):
-                self._reader.disconnected()
-                continue
             try:
-                for message in self._reader.read(update):
-                    ended = self._pass_on(message, should_stop)
+                ended = series.take(update)
             except FrameError as error:
                 (on_refused or (lambda _: None))(str(error))
-            if self._reader.ready and not ready:
+            if series.ready and not ready:
                 ready = True
                 (on_ready or (lambda: None))()
-        self._publisher.end_series()
-        self._books.missing = self._reader.missing
-        self._books.restarts = self._reader.epoch
-        self._books.refused = dict(self._reader.counts)
-        return self._books
-
-    def _pass_on(
-        self, message: SeriesStart | Frame | SeriesEnd, should_stop: Callable[[], bool]
-    ) -> bool:
-        match message:
-            case SeriesStart():
-                self._publisher.start_series(
-                    message.series,
-                    num_frames=message.num_frames,
-                    rows=message.rows,
-                    columns=message.columns,
-                    dtype=message.dtype,
-                )
-                self._start = message
-            case Frame():
-                if self._send(message, should_stop):
-                    self._books.sent += 1
-                else:
-                    self._books.dropped += 1
-            case SeriesEnd():
-                return True
-        return False
-
-    def _send(self, frame: Frame, should_stop: Callable[[], bool]) -> bool:
-        start = self._start
-        pixels = np.frombuffer(frame.pixels, dtype=start.dtype).reshape(start.rows, start.columns)
-        angle = None if np.isnan(frame.angle_deg) else frame.angle_deg
-        deadline_s = time.monotonic() + self._patience_s
-        # The relay is no detector: it may wait, as long as PV Access has room.
-        while not self._publisher.send(
-            pixels, number=frame.number, timestamp_s=frame.timestamp_s, angle_deg=angle
-        ):
-            if time.monotonic() > deadline_s or should_stop():
-                return False
-            time.sleep(_RETRY_S)
-        return True
+        return series.finish()
 
     def close(self) -> None:
         """Unsubscribe and close the port; what the receiver has not fetched is lost."""

@@ -259,6 +259,11 @@ class FrameRing:
         else:
             expected[expected == np.uint64(tag)] = 0
 
+    def drop(self, tags: Sequence[int]) -> None:
+        """Frames are not to be found any more; who is reading one finds that out in the end."""
+        there = self._memory.tags
+        there[np.isin(there, np.asarray(tags, np.uint64))] = 0
+
     def expects(self, tags: Sequence[int]) -> bool:
         """Whether one of some frames is on its way."""
         expected = self._memory.expected

@@ -233,6 +233,18 @@ class Spool:
         chunk = data.id.get_chunk_info_by_coord((index, 0, 0))
         return StoredBytes(chunk.byte_offset, chunk.size)
 
+    def forget(self, stream: str, indices: Sequence[int]) -> None:
+        """Take frames back: the index names them no more.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written.
+        """
+        rows = self._streams[stream].rows
+        rows.extend(_Row(index, np.nan, np.nan, 0, -1) for index in indices)
+        self.flush()
+
     def flush(self) -> None:
         """Make what was written known: pixels first, then the rows that name them.
 

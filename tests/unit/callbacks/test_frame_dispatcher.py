@@ -186,6 +186,36 @@ def test_frames_of_a_second_detector_are_left_alone(engine, flyer, scan):
         assert consumer.ranges == expected
 
 
+def test_runs_of_other_techniques_keep_the_frames_of_all_their_detectors_by_name(
+    engine, flyer, scan
+):
+    documents = []
+    engine.subscribe(lambda *item: documents.append(copy.deepcopy(item)))
+    engine(scan.plan(flyer, {}, series=(("primary", 2),)))
+    for extra, ranges in (
+        ({}, []),
+        ({"technique": "scattering", "detectors": ["eiger", "camera"]}, ["camera"]),
+        ({"technique": "scattering", "detectors": []}, [""]),
+    ):
+        consumer = Consumer()
+        dispatcher = FrameDispatcher([consumer])
+        for name, document in documents:
+            start = {**document, **extra}
+            dispatcher(name, start if name == "start" else document)
+        assert [call[1].detector for call in consumer.calls if call[0] == "frames"] == ranges
+        if extra:
+            run = consumer.calls[0][1]
+            assert (run.technique, run.tomography) == ("scattering", None)
+            with pytest.raises(InputError, match="is no tomography scan"):
+                _ = run.scan
+
+
+def test_a_technique_that_nobody_knows_stops_the_run_by_name(engine, flyer, scan, dispatcher):
+    engine.subscribe(dispatcher)
+    with pytest.raises(InputError, match="'technique' of the start document is 'alchemy'"):
+        engine(scan.plan(flyer, {"technique": "alchemy"}))
+
+
 def test_a_start_document_whose_scan_makes_no_sense_stops_the_run_by_name(
     engine, flyer, scan, consumer, dispatcher, caplog
 ):

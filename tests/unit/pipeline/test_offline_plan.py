@@ -101,9 +101,20 @@ def test_slabs_without_slices_are_refused(height):
         plan_slabs(make_job(), workers=1, free_bytes=GB, by_value=False, slab_slices=height)
 
 
-@pytest.mark.parametrize("engine", ["gridding", "finufft"])
-@pytest.mark.parametrize("output", ["v.zarr", "v.h5"])
-def test_no_more_memory_is_taken_than_was_estimated(tmp_path, engine, output):
+_ALL_STEPS = "--stripes wavelet --zingers 0.3 --phase 100 --energy-keV 20 --distance-mm 40"
+
+
+@pytest.mark.parametrize(
+    ("engine", "output", "options"),
+    [
+        ("gridding", "v.zarr", ""),
+        ("gridding", "v.h5", ""),
+        ("finufft", "v.zarr", ""),
+        ("finufft", "v.h5", ""),
+        ("gridding", "v.zarr", f"{_ALL_STEPS} --pixel-size 5 --extend-edges"),
+    ],
+)
+def test_no_more_memory_is_taken_than_was_estimated(tmp_path, engine, output, options):
     random = np.random.default_rng(0)
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["exchange/data"] = random.integers(9000, 20000, (300, 48, 700), dtype="u2")
@@ -112,6 +123,7 @@ def test_no_more_memory_is_taken_than_was_estimated(tmp_path, engine, output):
         file["exchange/theta"] = np.arange(300) * 0.6
     command = [sys.executable, "-m", "apsber_bluesky.cli", "reconstruct", "scan.h5", "-o", output]
     command += ["--engine", engine, "--centre", "350", "--jobs", "1", "--json"]
+    command += options.split()
     code = (
         "import json, resource, subprocess, sys\n"
         "done = subprocess.run(sys.argv[1:], capture_output=True, text=True)\n"
