@@ -3,8 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 from apsber_bluesky.simulation._detector import Detector
+from apsber_bluesky.simulation._diffraction import (
+    Diffraction,
+    DiffractionGeometry,
+    ScatteringSample,
+    sphere_form_factor,
+)
+from apsber_bluesky.simulation._diffraction_crystal import Crystal
 from apsber_bluesky.simulation._eiger_dcu import EigerDcu, EigerFault
-from apsber_bluesky.simulation._eiger_series import EigerSeries
+from apsber_bluesky.simulation._eiger_series import EigerConditions, EigerSeries
+from apsber_bluesky.simulation._fluorescence_phantom import FluorescencePhantom
 from apsber_bluesky.simulation._jungfrau_pixels import jungfrau_raw
 from apsber_bluesky.simulation._named_phantoms import PHANTOMS, make_phantom
 from apsber_bluesky.simulation._phantoms import Ellipsoid, Phantom
@@ -17,20 +25,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PHANTOMS",
+    "Crystal",
     "Detector",
+    "Diffraction",
+    "DiffractionGeometry",
+    "EigerConditions",
     "EigerDcu",
     "EigerFault",
     "EigerSeries",
     "Ellipsoid",
+    "FluorescencePhantom",
     "ModuleFaults",
     "Phantom",
     "PvaDetector",
     "RecordedScan",
+    "ScatteringSample",
     "SlsReceiver",
     "StreamFaults",
     "Xspress3",
     "jungfrau_raw",
     "make_phantom",
+    "sphere_form_factor",
 ]
 
 

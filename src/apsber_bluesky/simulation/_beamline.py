@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -13,24 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apsber_bluesky.core import ConfigurationError, ImageKey, SimulationSettings
-from apsber_bluesky.simulation import _channels as ca
 from apsber_bluesky.simulation._camera import Camera, Exposure, ImageSource
 from apsber_bluesky.simulation._detector import Detector
+from apsber_bluesky.simulation._extra_detectors import make_extra_detectors
+from apsber_bluesky.simulation._filters import transmission_of
 from apsber_bluesky.simulation._hdf5_plugin import FileOutlet
+from apsber_bluesky.simulation._materials import RelativeAttenuation
 from apsber_bluesky.simulation._motor import MotorRecord
 from apsber_bluesky.simulation._named_phantoms import make_phantom
 from apsber_bluesky.simulation._plugin import Outlet, Plugin
 from apsber_bluesky.simulation._plugins import FrameOutlet, ImageOutlet, PvaOutlet
 from apsber_bluesky.simulation._pulse_output import PulseOutput
+from apsber_bluesky.simulation._pulse_output_aerotech import AerotechController
+from apsber_bluesky.simulation._pulses import Pulse
 from apsber_bluesky.simulation._recorded import RecordedScan
+from apsber_bluesky.simulation._scene import STILL, Scene, roll_image, rows_beyond
 from apsber_bluesky.simulation._shutter import FastShutter
+from apsber_bluesky.simulation._surroundings import Surroundings
 from apsber_bluesky.streaming import FramePublisher
 
+#: Detectors that the pulses of the sample stage trigger.
+_MAPPING = frozenset({"vortex"})
 # The sample leaves the beam when it is further than this from its axis.
 OUT_OF_BEAM_MM = 4.0
-_RING_PERIOD_S = 0.5
-_RING_CURRENT_MA = 102.0
-_TOP_UP_S = 60.0
 # Pixels; the phantom and the noise need several times the memory of a frame.
 _LARGEST_CAMERA = 1 << 28
 
@@ -67,17 +71,49 @@ class PhantomSource:
         self.rows, self.columns = settings.rows, settings.columns
         self.dtype: np.dtype[Any] = self._detector.dtype
         self.centre_px = (settings.columns - 1) / 2 + settings.centre_offset_px
+        self._per_mm = 1000.0 / settings.pixel_size_um
+        self._roll_deg = settings.axis_roll_deg
+        self.energy_keV = settings.energy_keV
+        self._attenuation = RelativeAttenuation(settings.material, settings.energy_keV)
+        if "material" in settings.model_fields_set:
+            # A wrong formula is told at the start, not at the first change of energy.
+            self._attenuation.at(2 * settings.energy_keV)
 
     def image(
-        self, kind: ImageKey, *, number: int, unique_id: int, angle_deg: float
+        self,
+        kind: ImageKey,
+        *,
+        number: int,
+        unique_id: int,
+        angle_deg: float,
+        scene: Scene = STILL,
     ) -> NDArray[Any]:
         """Pixels of one exposure; the noise goes with areaDetector's unique id."""
+        energy_keV = self.energy_keV if scene.energy_keV is None else scene.energy_keV
+        light = transmission_of(scene.filters, energy_keV) if scene.has_beam else 0.0
         if kind is not ImageKey.PROJECTION:
-            return self._detector.expose(kind, unique_id)
-        integrals = self._phantom.project(
-            angle_deg, rows=self.rows, columns=self.columns, centre_px=self.centre_px
+            return self._detector.expose(kind, unique_id, transmission=light)
+        integrals = self._integrals(angle_deg, scene)
+        relative = self._attenuation.at(energy_keV)
+        if relative != 1.0:
+            integrals = integrals * np.float32(relative)
+        return self._detector.expose(kind, unique_id, integrals, transmission=light)
+
+    def _integrals(self, angle_deg: float, scene: Scene) -> NDArray[np.float32]:
+        centre_px = self.centre_px + scene.x_mm * self._per_mm
+        roll_deg = self._roll_deg + scene.roll_deg
+        # A leaning object comes into the picture from above and below.
+        margin = rows_beyond(self.columns, roll_deg)
+        image = self._phantom.project(
+            angle_deg,
+            rows=self.rows + 2 * margin,
+            columns=self.columns,
+            centre_px=centre_px,
+            down_px=scene.y_mm * self._per_mm,
         )
-        return self._detector.expose(kind, unique_id, integrals)
+        if not roll_deg:
+            return image
+        return roll_image(image, centre_px, roll_deg)[margin : margin + self.rows]
 
 
 class RecordedSource:
@@ -88,9 +124,15 @@ class RecordedSource:
         self.rows, self.columns, self.dtype = scan.rows, scan.columns, scan.dtype
 
     def image(
-        self, kind: ImageKey, *, number: int, unique_id: int, angle_deg: float
+        self,
+        kind: ImageKey,
+        *,
+        number: int,
+        unique_id: int,
+        angle_deg: float,
+        scene: Scene = STILL,
     ) -> NDArray[Any]:
-        """Pixels of one exposure."""
+        """Pixels of one exposure; a recorded scan knows nothing of the scene."""
         return self._scan.frame(kind, number=number, angle_deg=angle_deg)
 
 
@@ -105,9 +147,25 @@ class Beamline:
         Where the camera's pixels come from.
     publisher : FramePublisher
         The camera's frame port.
+    energy_keV : float
+        Photon energy at first [keV].
+    settings : SimulationSettings, optional
+        Which detectors there are besides the camera, and what they are like.
+
+    Attributes
+    ----------
+    detectors : dict of str to ExtraDetector
+        These detectors, by name.
     """
 
-    def __init__(self, prefix: str, source: ImageSource, publisher: FramePublisher) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        source: ImageSource,
+        publisher: FramePublisher,
+        energy_keV: float = SimulationSettings().energy_keV,
+        settings: SimulationSettings | None = None,
+    ) -> None:
         self.rotation = MotorRecord(
             f"{prefix}rot:m1",
             units="deg",
@@ -116,14 +174,8 @@ class Beamline:
             limits=(-720.0, 720.0),
             description="sample rotation",
         )
-        self.sample_x = MotorRecord(
-            f"{prefix}m2",
-            units="mm",
-            velocity=20.0,
-            acceleration_s=0.1,
-            limits=(-20.0, 20.0),
-            description="sample x",
-        )
+        self.surroundings = Surroundings(prefix, energy_keV)
+        self.sample_x = self.surroundings.x
         self.shutter = FastShutter(f"{prefix}shutter:")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="camera")
         camera = f"{prefix}cam:"
@@ -134,22 +186,32 @@ class Beamline:
         frames = FrameOutlet(f"{camera}ZMQ1:", publisher)
         self._outlets: list[Outlet] = [*plugins, frames]
         self.camera = Camera(f"{camera}cam1:", source, self.look, plugins, frames, self._thread)
-        self.pulses = PulseOutput(f"{prefix}rot:pso:", self.rotation, self.camera.trigger)
-        self._current = ca.read_only(ca.double(_RING_CURRENT_MA, units="mA", precision=3))
-        self._ring = {
-            f"{prefix}ring:Current": self._current,
-            f"{prefix}ring:Permit": ca.read_only(ca.integer(1)),
-        }
+        settings = settings or SimulationSettings()
+        self.detectors = make_extra_detectors(settings.detectors, prefix, settings, self.look)
+        self.pulses = PulseOutput(f"{prefix}rot:pso:", self.rotation, self.trigger)
+        self.x_pulses = PulseOutput(f"{prefix}m2:pso:", self.sample_x, self.trigger_mapping)
+        self.aerotech = AerotechController(f"{prefix}rot:", self.rotation, self.trigger)
 
     @property
     def channels(self) -> dict[str, Any]:
         """Every channel of the beamline by its PV name."""
-        merged: dict[str, Any] = dict(self._ring)
-        for device in (self.rotation, self.sample_x, self.shutter, self.pulses, self.camera):
-            merged |= device.channels
-        for outlet in self._outlets:
-            merged |= outlet.channels
+        merged: dict[str, Any] = self.surroundings.channels
+        devices = (self.rotation, self.shutter, self.pulses, self.x_pulses, self.aerotech)
+        parts: tuple[Any, ...] = (*devices, self.camera, *self._outlets, *self.detectors.values())
+        for part in parts:
+            merged |= part.channels
         return merged
+
+    def trigger(self, pulses: list[Pulse]) -> None:
+        """Give pulses to every detector; those that do not wait for any ignore them."""
+        self.camera.trigger(pulses)
+        for detector in self.detectors.values():
+            detector.trigger(pulses)
+
+    def trigger_mapping(self, pulses: list[Pulse]) -> None:
+        """Give pulses of a sample axis to the detectors that map; their positions are no angles."""
+        for name in _MAPPING & self.detectors.keys():
+            self.detectors[name].trigger(pulses)
 
     def look(self, at_s: float) -> Exposure:
         """What an exposure at a time (``time.monotonic``) sees."""
@@ -160,29 +222,29 @@ class Beamline:
         else:
             kind = ImageKey.PROJECTION
         unix_s = time.time() + (at_s - time.monotonic())
-        return Exposure(unix_s, self.rotation.position(at_s), self.rotation.offset, kind)
+        scene = self.surroundings.scene(at_s)
+        return Exposure(unix_s, self.rotation.position(at_s), self.rotation.offset, kind, scene)
 
     async def start(self) -> None:
         """Give every record its first value; call before clients can connect."""
         await self.camera.start()
         for outlet in self._outlets:
             await outlet.start()
+        for detector in self.detectors.values():
+            await detector.start()
         await self.rotation.start()
-        await self.sample_x.start()
+        await self.surroundings.start()
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What keeps running while the beamline serves."""
-        return [self.rotation.run(), self.sample_x.run(), self.pulses.run(), self._top_up()]
-
-    async def _top_up(self) -> None:
-        """The current decays by a per mille and is topped up every minute."""
-        while True:
-            phase = math.fmod(time.monotonic(), _TOP_UP_S) / _TOP_UP_S
-            await self._current.post(_RING_CURRENT_MA * (1.0 + 1e-3 * (0.5 - phase)))
-            await asyncio.sleep(_RING_PERIOD_S)
+        pulses = [self.pulses.run(), self.x_pulses.run()]
+        own = [self.rotation.run(), *pulses, *self.surroundings.work()]
+        return own + [work for detector in self.detectors.values() for work in detector.work()]
 
     async def close(self) -> None:
         """End the acquisition, finish what the camera's thread is doing, and close its file."""
         await self.camera.stop()
+        for detector in self.detectors.values():
+            await detector.close()
         await asyncio.get_running_loop().run_in_executor(self._thread, self.files.shut_down)
         self._thread.shutdown()

@@ -28,9 +28,11 @@ from apsber_bluesky.simulation._plugin import (
 )
 from apsber_bluesky.simulation._plugins import FrameOutlet
 from apsber_bluesky.simulation._pulses import Pulse
+from apsber_bluesky.simulation._scene import STILL, Scene
 
 _REPORT_PERIOD_S = 0.05
 _DEFAULT_EXPOSURE_S = 0.01
+_ANGLE_DIGITS = 9
 # Rounding of times of the order of the uptime; exposures are many times longer.
 _CLOCK_SLACK_S = 1e-6
 _FIXED = (
@@ -49,7 +51,13 @@ class ImageSource(Protocol):
     dtype: np.dtype[Any]
 
     def image(
-        self, kind: ImageKey, *, number: int, unique_id: int, angle_deg: float
+        self,
+        kind: ImageKey,
+        *,
+        number: int,
+        unique_id: int,
+        angle_deg: float,
+        scene: Scene = STILL,
     ) -> NDArray[Any]:
         """Pixels of one exposure."""
         ...
@@ -69,12 +77,15 @@ class Exposure:
         How much of that is the user's offset and not the sample's orientation [deg].
     kind : ImageKey
         What was in the beam.
+    scene : Scene
+        How the sample stood there, and what the beam was like.
     """
 
     time_s: float
     angle_deg: float
     offset_deg: float
     kind: ImageKey
+    scene: Scene = STILL
 
 
 Look = Callable[[float], Exposure]
@@ -310,7 +321,9 @@ class Camera:
             exposure.kind,
             number=self._number,
             unique_id=unique_id,
-            angle_deg=exposure.angle_deg - exposure.offset_deg,
+            # As an encoder says it: the same angle has the same pixels, however it was reached.
+            angle_deg=round(exposure.angle_deg - exposure.offset_deg, _ANGLE_DIGITS),
+            scene=exposure.scene,
         )
         pixels.setflags(write=False)
         frame = Frame(

@@ -59,7 +59,12 @@ class Detector:
         self.dark_field = (settings.dark_counts * np.maximum(offsets, 0.0)).astype(np.float32)
 
     def expose(
-        self, kind: ImageKey, number: int, line_integrals: NDArray[np.float32] | None = None
+        self,
+        kind: ImageKey,
+        number: int,
+        line_integrals: NDArray[np.float32] | None = None,
+        *,
+        transmission: float = 1.0,
     ) -> NDArray[np.uint16]:
         """Take one frame.
 
@@ -71,6 +76,8 @@ class Detector:
             Number of the frame; with the seed and the kind it fixes the noise.
         line_integrals : ndarray of float32, shape (rows, columns), optional
             What is in the beam [1]; needed for a projection, ignored otherwise.
+        transmission : float
+            Part of the light that arrives.
 
         Returns
         -------
@@ -82,6 +89,8 @@ class Detector:
         counts += self.dark_field
         if kind is not ImageKey.DARK:
             light = self.flat_field
+            if transmission != 1.0:
+                light = light * np.float32(transmission)
             if kind is ImageKey.PROJECTION and line_integrals is not None:
                 light = light * np.exp(-line_integrals)
             counts += random.poisson(light)

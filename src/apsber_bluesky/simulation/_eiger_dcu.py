@@ -163,6 +163,13 @@ class EigerDcu:
             sent += 1
         return sent
 
+    def offer(self, parts: list[bytes], *, timeout_s: float) -> bool:
+        """Send one message; False if nobody took it within a time [s]."""
+        if not self._socket.poll(int(timeout_s * 1000), zmq.POLLOUT):
+            return False
+        self._socket.send_multipart(parts, copy=False)
+        return True
+
     def _send(self, parts: list[bytes]) -> None:
         try:
             self._socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
@@ -172,9 +179,15 @@ class EigerDcu:
             self.waits += 1
             self.waited_s += time.monotonic() - began
 
-    def close(self) -> None:
-        """Close the socket when what was sent has gone out, or waited too long."""
-        self._socket.close()
+    def close(self, linger_s: float | None = None) -> None:
+        """Close the socket when what was sent has gone out, or waited too long.
+
+        Parameters
+        ----------
+        linger_s : float, optional
+            How long it may wait [s]; as long as a message may by default.
+        """
+        self._socket.close(None if linger_s is None else int(linger_s * 1000))
         self._context.term()
 
 

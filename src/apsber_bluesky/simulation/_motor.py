@@ -61,6 +61,8 @@ class MotorRecord:
         Soft limits ``LLM`` and ``HLM`` [EGU].
     description : str
         ``DESC`` field.
+    position : float
+        Where the axis stands at first [EGU].
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class MotorRecord:
         acceleration_s: float,
         limits: tuple[float, float],
         description: str,
+        position: float = 0.0,
     ) -> None:
         self._group = _MotorGroup(prefix=name)
         self._value: Any = self._group.motor
@@ -80,7 +83,7 @@ class MotorRecord:
             "EGU": units,
             "DESC": description,
             "PREC": 4,
-            "RBV": 0.0,
+            "RBV": position,
             "VELO": velocity,
             "VBAS": 0.0,
             "VMAX": 0.0,
@@ -94,7 +97,7 @@ class MotorRecord:
             "SPMG": "Go",
             "DMOV": 1,
         }
-        self.path = Trajectory.at_rest(0.0, time.monotonic())
+        self.path = Trajectory.at_rest(position, time.monotonic())
         self.listeners: list[MotionListener] = []
         self._seen_s = self.path.end_s
         self._stopped = False
@@ -124,6 +127,8 @@ class MotorRecord:
         """Give the fields their first values."""
         for name, value in self._defaults.items():
             await self._fields[name].write(value, verify_value=False)
+        await self._post_target(self.path.end_position)
+        await self._post_readback(self.path.end_position)
         await self._limits_changed()
 
     async def run(self) -> None:

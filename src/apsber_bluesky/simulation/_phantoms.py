@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,13 @@ class Phantom:
     shapes: tuple[Ellipsoid, ...]
 
     def project(
-        self, angle_deg: float, *, rows: int, columns: int, centre_px: float
+        self,
+        angle_deg: float,
+        *,
+        rows: int,
+        columns: int,
+        centre_px: float,
+        down_px: float = 0.0,
     ) -> NDArray[np.float32]:
         """Line integrals of the attenuation along parallel rays.
 
@@ -99,6 +105,8 @@ class Phantom:
             Detector size [pixel].
         centre_px : float
             Column of the rotation axis [pixel].
+        down_px : float
+            How far the object is moved along the axis, towards higher rows [pixel].
 
         Returns
         -------
@@ -108,7 +116,8 @@ class Phantom:
         theta = math.radians(angle_deg)
         image = np.zeros((rows, columns))
         for shape in self.shapes:
-            _add_shadow(image, _Body.of(shape, _UNIT_PER_COLUMN * columns), theta, centre_px)
+            body = _Body.of(shape, _UNIT_PER_COLUMN * columns)
+            _add_shadow(image, replace(body, z=body.z + down_px), theta, centre_px)
         return image.astype(np.float32)
 
     def volume(self, rows: int, size: int) -> NDArray[np.float32]:

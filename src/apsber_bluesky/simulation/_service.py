@@ -105,13 +105,16 @@ async def _serve(settings: ServiceSettings, ready_to: TextIO) -> None:
     source = RecordedSource(scan) if scan is not None else PhantomSource(simulation)
     publisher = FramePublisher(settings.frame_address)
     prefix = settings.prefix or f"S{uuid4().hex[:6]}:"
-    beamline = Beamline(prefix, source, publisher)
+    beamline = Beamline(prefix, source, publisher, simulation.energy_keV, simulation)
     await beamline.start()
     stream, datagram = reserve_server_port(settings.ca_port)
     repeater_port = await Repeater.start(settings.repeater_port)
     context = LoopbackContext(beamline.channels, stream, datagram, repeater_port)
     provider = StaticProvider("simulation")
     provider.add(beamline.pva.pv_name, beamline.pva.pv)
+    for detector in beamline.detectors.values():
+        for name, channel in detector.pva_channels.items():
+            provider.add(name, channel)
     tasks = [asyncio.ensure_future(work) for work in (context.run(), *beamline.work())]
     ended = asyncio.ensure_future(stop.wait())
     with Server(providers=[provider], isolate=True) as pva_server:
@@ -122,7 +125,9 @@ async def _serve(settings: ServiceSettings, ready_to: TextIO) -> None:
             for key, value in pva_server.conf().items()
             if key.startswith("EPICS_PVA_") and value
         }
-        _say(ready_to, _ready(prefix, environment, publisher, simulation, source, scan))
+        ready = _ready(prefix, environment, publisher, simulation, source, scan)
+        ready["detectors"] = {name: own.ready for name, own in beamline.detectors.items()}
+        _say(ready_to, ready)
         done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         await beamline.close()
         for task in tasks:

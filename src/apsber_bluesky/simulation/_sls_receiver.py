@@ -194,6 +194,37 @@ class SlsReceiver:
         if not faults.missing_end:
             self.send_end()
 
+    def begin(self) -> None:
+        """Begin an acquisition whose images `send_image` sends; `send_end` ends it."""
+        self._file_index += 1
+
+    def send_image(
+        self,
+        image: NDArray[np.uint16],
+        *,
+        number: int,
+        index: int,
+        fields: Mapping[str, str] | None = None,
+        silent: frozenset[Place] = frozenset(),
+    ) -> None:
+        """Send one image as it is taken.
+
+        Parameters
+        ----------
+        image : ndarray of uint16, shape (rows, columns)
+            Raw image of the whole detector.
+        number, index : int
+            The detector's number of the image, and its place in the acquisition, from 0.
+        fields : mapping of str to str, optional
+            Fields, as JSON, that the headers hold instead of the usual ones.
+        silent : frozenset of (int, int)
+            Modules that send nothing.
+        """
+        for place, socket in self._sockets.items():
+            if place not in silent:
+                header = {**self._fields(place, number, index), **(fields or {})}
+                socket.send_multipart([encode_header(header), self._module(image, place).tobytes()])
+
     def _schedule(
         self, faults: StreamFaults, alone: ModuleFaults, num_frames: int
     ) -> Iterator[tuple[Place, int]]:
@@ -219,10 +250,11 @@ class SlsReceiver:
             self._open(place, self.addresses[place])
             self._wait_for_subscriber(place)
 
-    def send_end(self) -> None:
-        """Send the header without data that ends an acquisition, from every module."""
-        for socket in self._sockets.values():
-            socket.send(encode_header(_END))
+    def send_end(self, silent: frozenset[Place] = frozenset()) -> None:
+        """Send the header without data that ends an acquisition, from every module but `silent`."""
+        for place, socket in self._sockets.items():
+            if place not in silent:
+                socket.send(encode_header(_END))
 
     def _module(self, image: NDArray[np.uint16], place: tuple[int, int]) -> NDArray[np.uint16]:
         rows, columns = self._module_shape

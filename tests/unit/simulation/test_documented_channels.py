@@ -23,7 +23,7 @@ def channels() -> Iterator[set[str]]:
 @pytest.fixture
 def documented(repository: Path) -> set[str]:
     text = (repository / "docs" / "reference" / "pv-list.md").read_text(encoding="utf-8")
-    return set(re.findall(r"^\| `(\$\(P\)[\w:]+)` \|", text, re.MULTILINE))
+    return set(re.findall(r"^\| `(\$\(P\)[\w:.]+)` \|", text, re.MULTILINE))
 
 
 def test_every_documented_channel_exists(channels: set[str], documented: set[str]) -> None:
