@@ -9,12 +9,13 @@ import bluesky.plan_stubs as bps
 from bluesky.utils import Msg, MsgGenerator
 
 from apsber_bluesky.devices import (
+    Camera,
     FastShutter,
     FlyRotation,
     RotationStage,
     SampleAxis,
-    TomographyCamera,
 )
+from apsber_bluesky.plans._preflight import preflight_tomography
 from apsber_bluesky.plans._scan import (
     Instrument,
     References,
@@ -23,7 +24,6 @@ from apsber_bluesky.plans._scan import (
     When,
     check_references,
     check_timing,
-    collect_until_done,
     describe_scan,
     start_metadata,
     tomography_run,
@@ -31,7 +31,7 @@ from apsber_bluesky.plans._scan import (
 
 
 def fly_tomography(
-    camera: TomographyCamera,
+    camera: Camera,
     rotation: RotationStage,
     shutter: FastShutter,
     sample_x: SampleAxis,
@@ -48,6 +48,7 @@ def fly_tomography(
     sample_in_mm: float = 0.0,
     sample_out_mm: float = 8.0,
     return_rotation: bool = True,
+    retake_missing: bool = True,
     sample: str = "",
     md: dict[str, Any] | None = None,
 ) -> Generator[Msg, Any, str]:
@@ -56,9 +57,12 @@ def fly_tomography(
     Darks and flats are taken, then the stage turns at constant speed and gives one pulse per
     projection to the camera. All frames are one run: streams ``darks``, ``flats`` and ``primary``.
 
+    The scan may be paused, suspended and resumed at any time: it goes on from the first projection
+    that is not on disk, and the volume is that of a scan without a pause.
+
     Parameters
     ----------
-    camera : TomographyCamera
+    camera : Camera
         Camera to expose.
     rotation : RotationStage
         Stage that turns the sample and triggers the camera.
@@ -91,6 +95,9 @@ def fly_tomography(
         Position of `sample_x` with the sample out of the beam [mm].
     return_rotation : bool
         Whether the stage turns back to `rotation_start_deg` at the end.
+    retake_missing : bool
+        Whether frames that got lost, or whose trigger pulse was missed, are taken again, so that
+        the scan is complete. What a pause leaves out always is.
     sample : str
         Name of the sample.
     md : dict, optional
@@ -109,7 +116,7 @@ def fly_tomography(
     Raises
     ------
     InputError
-        If an argument is wrong, before anything moves.
+        If an argument is wrong, or disk or memory would not suffice; before anything moves.
     """
     instrument = Instrument(camera, rotation, shutter, sample_x)
     timing = check_timing(exposure_s, frame_period_s)
@@ -134,30 +141,27 @@ def fly_tomography(
         period_s=timing.period_s,
     )
     rotation.check(fly)
+    preflight_tomography(
+        "fly_tomography",
+        instrument,
+        timing,
+        references,
+        scan,
+        fly=fly,
+        return_rotation=return_rotation,
+    )
 
     def body(run: ScanRun) -> MsgGenerator[None]:
         yield from bps.mv(sample_x, sample_in_mm)
         yield from run.references_at("start")
-        yield from _projections(run, fly)
+        yield from run.fly(fly)
         yield from run.references_at("end")
         if return_rotation:
             yield from bps.mv(rotation, rotation_start_deg)
 
     metadata = start_metadata("fly_tomography", instrument, scan, references, sample, md)
-    return (yield from tomography_run(instrument, timing, references, metadata, body))
-
-
-def _projections(run: ScanRun, fly: FlyRotation) -> MsgGenerator[None]:
-    camera, rotation = run.instrument.camera, run.instrument.rotation
-    series = run.series("primary", fly.num_pulses, "external")
-    yield from bps.checkpoint()
-    yield from bps.prepare(rotation, fly, group="prepare")
-    yield from bps.prepare(camera, series, group="prepare")
-    yield from bps.wait(group="prepare")
-    yield from bps.mv(run.instrument.shutter, "open")
-    yield from bps.declare_stream(camera, name="primary", collect=True)
-    # The camera must be waiting for pulses before the axis can give the first.
-    yield from bps.kickoff(camera, wait=True)
-    yield from bps.kickoff(rotation, wait=True)
-    yield from collect_until_done(camera, [camera, rotation], "primary")
-    yield from bps.mv(run.instrument.shutter, "close")
+    return (
+        yield from tomography_run(
+            instrument, timing, references, metadata, body, retake_missing=retake_missing
+        )
+    )

@@ -5,34 +5,46 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-from bluesky.utils import Msg, MsgGenerator, RunEngineControlException
+from bluesky.utils import (
+    FailedStatus,
+    Msg,
+    MsgGenerator,
+    RunEngineControlException,
+    short_uid,
+)
 from pydantic import ValidationError
 
-from apsber_bluesky.core import InputError, StreamName, TomographyScan
+from apsber_bluesky.core import ApsberError, InputError, StreamName, TomographyScan
 from apsber_bluesky.devices import (
-    CameraSeries,
+    Camera,
     FastShutter,
+    FlyRotation,
+    FrameSeries,
     RotationStage,
     SampleAxis,
-    TomographyCamera,
 )
+from apsber_bluesky.plans._whole_series import collect_until_done, take_whole_series
 
 When = Literal["start", "end", "both", "none"]
 
 #: Time a camera needs between exposures [s] when the plan is not told the period.
 READOUT_MARGIN_S = 0.002
 
+# Missing frames that lie closer together than this [s] are taken in one sweep: turning back for
+# each would take longer.
+_RUN_UP_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
     """The devices of a tomography scan."""
 
-    camera: TomographyCamera
+    camera: Camera
     rotation: RotationStage
     shutter: FastShutter
     sample_x: SampleAxis
@@ -183,7 +195,9 @@ def start_metadata(
     """Metadata of the start document; what the user gives comes last and wins."""
     metadata: dict[str, Any] = {
         "plan_name": plan_name,
+        "technique": "tomography",
         "detectors": [instrument.camera.name],
+        "detectors_metadata": {instrument.camera.name: instrument.camera.detector_metadata()},
         "motors": [instrument.rotation.name],
         "num_points": scan.num_projections,
         "hints": {"dimensions": [([instrument.rotation.name], "primary")]},
@@ -208,21 +222,43 @@ class ScanRun:
     timing: Timing
     references: References
     uid: str
+    retake_missing: bool = True
+    _planned: dict[str, int] = field(default_factory=dict)
 
     def series(
         self,
         stream: StreamName,
         num_frames: int,
         trigger: Literal["internal", "external", "step"],
-    ) -> CameraSeries:
-        """The request for a series of this run."""
-        return CameraSeries(
+        fly: FlyRotation | None = None,
+    ) -> FrameSeries:
+        """Plan a series behind those that were planned before.
+
+        Parameters
+        ----------
+        stream : {"primary", "flats", "darks"}
+            Where its frames go.
+        num_frames : int
+            How many.
+        trigger : {"internal", "external", "step"}
+            What begins an exposure.
+        fly : FlyRotation, optional
+            The rotation whose pulses do.
+        """
+        first, before = self._planned.get(stream, 0), sum(self._planned.values())
+        self._planned[stream] = first + num_frames
+        return FrameSeries(
             run_uid=self.uid,
             stream=stream,
             num_frames=num_frames,
             exposure_s=self.timing.exposure_s,
             period_s=self.timing.period_s,
             trigger=trigger,
+            first_index=first,
+            first_number=before,
+            retakes=trigger != "step",
+            angle_deg=None if fly is None else fly.start_deg,
+            step_deg=None if fly is None else fly.step_deg,
         )
 
     def references_at(self, when: Literal["start", "end"]) -> MsgGenerator[None]:
@@ -235,31 +271,63 @@ class ScanRun:
 
     def _darks(self) -> MsgGenerator[None]:
         yield from bps.mv(self.instrument.shutter, "close")
-        yield from self.take_series("darks", self.references.num_darks)
+        yield from self.take_series("darks", self.references.num_darks, beam=False)
 
     def _flats(self) -> MsgGenerator[None]:
         instrument, references = self.instrument, self.references
         yield from bps.mv(instrument.sample_x, references.sample_out_mm)
-        yield from bps.mv(instrument.shutter, "open")
-        yield from self.take_series("flats", references.num_flats)
-        yield from bps.mv(instrument.shutter, "close")
+        yield from self.take_series("flats", references.num_flats, beam=True)
         yield from bps.mv(instrument.sample_x, references.sample_in_mm)
 
-    def take_series(self, stream: StreamName, num_frames: int) -> MsgGenerator[None]:
-        """Take a series at the camera's own pace."""
-        camera = self.instrument.camera
-        yield from bps.checkpoint()
-        yield from bps.prepare(camera, self.series(stream, num_frames, "internal"), wait=True)
+    def take_series(self, stream: StreamName, num_frames: int, *, beam: bool) -> MsgGenerator[None]:
+        """Take a series at the camera's own pace, with or without `beam`."""
+        camera, shutter = self.instrument.camera, self.instrument.shutter
+
+        def sweep(part: FrameSeries) -> MsgGenerator[None]:
+            # Also for a part that is taken after a pause, which has closed the shutter.
+            yield from bps.prepare(camera, part, wait=True)
+            if beam:
+                yield from bps.mv(shutter, "open")
+            yield from bps.kickoff(camera, wait=True)
+            yield from collect_until_done(camera, [camera], stream)
+            if beam:
+                yield from bps.mv(shutter, "close")
+
+        series = self.series(stream, num_frames, "internal")
         yield from bps.declare_stream(camera, name=stream, collect=True)
-        yield from bps.kickoff(camera, wait=True)
-        yield from collect_until_done(camera, [camera], stream)
+        yield from take_whole_series(camera, series, sweep, retake_missing=self.retake_missing)
 
+    def fly(self, fly: FlyRotation, stream: StreamName = "primary") -> MsgGenerator[None]:
+        """Take one projection for each pulse of a rotation.
 
-def collect_until_done(
-    camera: TomographyCamera, flyers: list[Any], stream: StreamName
-) -> MsgGenerator[None]:
-    """Announce frames as they come, until every flyer is done."""
-    yield from bps.collect_while_completing(flyers, [camera], flush_period=0.25, stream_name=stream)
+        A scan may be made of any number of such flights, one after the other: their frames follow
+        each other in the stream.
+        """
+        camera, rotation = self.instrument.camera, self.instrument.rotation
+        series = self.series(stream, fly.num_pulses, "external", fly)
+        first = series.first_index or 0
+
+        def sweep(part: FrameSeries) -> MsgGenerator[None]:
+            turn = fly.part((part.first_index or 0) - first, part.num_frames)
+            group = short_uid("prepare")
+            yield from bps.prepare(rotation, turn, group=group)
+            yield from bps.prepare(camera, part, group=group)
+            yield from bps.wait(group=group)
+            yield from bps.mv(self.instrument.shutter, "open")
+            # The camera must be waiting for pulses before the axis can give the first.
+            yield from bps.kickoff(camera, wait=True)
+            yield from bps.kickoff(rotation, wait=True)
+            yield from collect_until_done(camera, [camera, rotation], stream)
+            yield from bps.mv(self.instrument.shutter, "close")
+
+        yield from bps.declare_stream(camera, name=stream, collect=True)
+        yield from take_whole_series(
+            camera,
+            series,
+            sweep,
+            retake_missing=self.retake_missing,
+            gap=int(_RUN_UP_S / fly.period_s),
+        )
 
 
 def tomography_run(
@@ -268,6 +336,8 @@ def tomography_run(
     references: References,
     metadata: dict[str, Any],
     body: Callable[[ScanRun], MsgGenerator[None]],
+    *,
+    retake_missing: bool = True,
 ) -> Generator[Msg, Any, str]:
     """One run around `body`; whatever happens, the beamline is left safe and the run closed.
 
@@ -277,9 +347,13 @@ def tomography_run(
         Bluesky run uid.
     """
     uid: str = yield from bps.open_run(metadata)
-    run = ScanRun(instrument, timing, references, uid)
+    run = ScanRun(instrument, timing, references, uid, retake_missing)
+    # Safe before anything else is cleaned up, which may take its time.
+    safe = bpp.contingency_wrapper(
+        named_failures(body(run)), except_plan=lambda _: close_up(instrument)
+    )
     # Staged inside the run: unstaging closes the spool, so the stop document finds it closed.
-    staged = bpp.stage_wrapper(body(run), [instrument.camera, instrument.rotation])
+    staged = bpp.stage_wrapper(safe, [instrument.camera, instrument.rotation])
     yield from bpp.contingency_wrapper(
         bpp.finalize_wrapper(staged, lambda: close_up(instrument)),
         except_plan=_close_failed_run,
@@ -299,6 +373,16 @@ def close_up(instrument: Instrument) -> MsgGenerator[None]:
             bps.stop(instrument.rotation), lambda: bps.stop(instrument.camera)
         ),
     )
+
+
+def named_failures(plan: MsgGenerator[None]) -> MsgGenerator[None]:
+    """Raise what a device said went wrong, not only that one of its statuses failed."""
+    try:
+        yield from plan
+    except FailedStatus as error:
+        if isinstance(error.__cause__, ApsberError):
+            raise error.__cause__ from None
+        raise
 
 
 def _close_failed_run(error: Exception) -> MsgGenerator[None]:

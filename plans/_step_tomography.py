@@ -8,8 +8,8 @@ from typing import Any
 import bluesky.plan_stubs as bps
 from bluesky.utils import Msg, MsgGenerator
 
-from apsber_bluesky.core import TomographyScan
-from apsber_bluesky.devices import FastShutter, RotationStage, SampleAxis, TomographyCamera
+from apsber_bluesky.devices import Camera, FastShutter, RotationStage, SampleAxis
+from apsber_bluesky.plans._preflight import preflight_tomography
 from apsber_bluesky.plans._scan import (
     Instrument,
     References,
@@ -24,7 +24,7 @@ from apsber_bluesky.plans._scan import (
 
 
 def step_tomography(
-    camera: TomographyCamera,
+    camera: Camera,
     rotation: RotationStage,
     shutter: FastShutter,
     sample_x: SampleAxis,
@@ -50,7 +50,7 @@ def step_tomography(
 
     Parameters
     ----------
-    camera : TomographyCamera
+    camera : Camera
         Camera to expose.
     rotation : RotationStage
         Stage that turns the sample.
@@ -99,7 +99,7 @@ def step_tomography(
     Raises
     ------
     InputError
-        If an argument is wrong, before anything moves.
+        If an argument is wrong, or disk or memory would not suffice; before anything moves.
     """
     instrument = Instrument(camera, rotation, shutter, sample_x)
     timing = check_timing(exposure_s, None)
@@ -114,11 +114,14 @@ def step_tomography(
         rotation_stop_deg=rotation_stop_deg,
         num_projections=num_projections,
     )
+    preflight_tomography(
+        "step_tomography", instrument, timing, references, scan, return_rotation=return_rotation
+    )
 
     def body(run: ScanRun) -> MsgGenerator[None]:
         yield from bps.mv(sample_x, sample_in_mm)
         yield from run.references_at("start")
-        yield from _projections(run, scan)
+        yield from step_projections(run, scan.angles_deg.tolist())
         yield from run.references_at("end")
         if return_rotation:
             yield from bps.mv(rotation, rotation_start_deg)
@@ -127,13 +130,15 @@ def step_tomography(
     return (yield from tomography_run(instrument, timing, references, metadata, body))
 
 
-def _projections(run: ScanRun, scan: TomographyScan) -> MsgGenerator[None]:
+def step_projections(run: ScanRun, angles_deg: list[float]) -> MsgGenerator[None]:
+    """Take one projection at each of some angles [deg], behind those that were taken before."""
     camera, rotation = run.instrument.camera, run.instrument.rotation
-    series = run.series("primary", scan.num_projections, "step")
+    series = run.series("primary", len(angles_deg), "step")
     yield from bps.prepare(camera, series, wait=True)
-    yield from bps.mv(run.instrument.shutter, "open")
-    for angle_deg in scan.angles_deg.tolist():
+    for number, angle_deg in enumerate(angles_deg):
         yield from bps.checkpoint()
-        yield from bps.mv(rotation, angle_deg)
+        # All that a point needs: bluesky repeats it after a pause, which closes the shutter.
+        yield from bps.mv(run.instrument.shutter, "open", rotation, angle_deg)
+        yield from bps.mv(camera.next_frame, number)
         yield from bps.trigger_and_read([camera, rotation])
     yield from bps.mv(run.instrument.shutter, "close")

@@ -9,7 +9,7 @@ import pytest
 from event_model import DocumentNames, schema_validators
 
 from apsber_bluesky.core import InputError, SeriesTicket
-from apsber_bluesky.devices import CameraSeries, FlyRotation
+from apsber_bluesky.devices import FlyRotation, FrameSeries
 from apsber_bluesky.devices._status import run_in_thread
 from apsber_bluesky.devices._stream_assets import StreamAssets
 
@@ -55,8 +55,8 @@ def test_a_rotation_that_makes_no_sense_is_refused_with_its_value(wrong):
 
 
 def test_requests_are_values():
-    series = CameraSeries("run", "flats", 3, 0.1, 0.2)
-    assert series == CameraSeries("run", "flats", 3, 0.1, 0.2, trigger="internal")
+    series = FrameSeries("run", "flats", 3, 0.1, 0.2)
+    assert series == FrameSeries("run", "flats", 3, 0.1, 0.2, trigger="internal")
     with pytest.raises(AttributeError):
         series.num_frames = 4
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bluesky import RunEngine
+from bluesky.utils import NoReplayAllowed
 from event_model import StreamRange, compose_stream_resource
 from ophyd.sim import NullStatus
 
@@ -80,7 +81,10 @@ class Rotation(Noting):
 
 
 class Camera(Noting):
-    """A camera whose frames are on disk as soon as it has completed."""
+    """A camera whose frames are on disk as soon as it has completed.
+
+    Those that `loses` says, by series, are not: a list of places for each series that is taken.
+    """
 
     frame_shape = (3, 4)
     frame_dtype = "<u2"
@@ -88,13 +92,21 @@ class Camera(Noting):
 
     def __init__(self, name: str, calls: list[tuple[str, str, Any]]) -> None:
         super().__init__(name, calls)
+        self.next_frame = Noting(f"{name}_next_frame", calls)
+        self.interruptions = 0
+        self.plan_retakes = False
+        self.loses: list[list[int]] = []
+        self._taken: dict[str, set[int]] = {}
         self._series: Any = None
         self._ready: dict[str, int] = {}
         self._announced: dict[str, int] = {}
         self._bundles: dict[str, Any] = {}
 
+    def detector_metadata(self) -> dict[str, Any]:
+        return {"shape": [3, 4], "dtype": "<u2", "pixel_size_um": 5.0, "first_frame_number": 0}
+
     def stage(self) -> list[Any]:
-        self._ready, self._announced, self._bundles = {}, {}, {}
+        self._ready, self._announced, self._bundles, self._taken = {}, {}, {}, {}
         return super().stage()
 
     def prepare(self, value: Any) -> NullStatus:
@@ -103,8 +115,31 @@ class Camera(Noting):
 
     def complete(self) -> NullStatus:
         status = super().complete()
-        self._add(self._series.num_frames)
+        series = self._series
+        places = set(range(series.first_index, series.first_index + series.num_frames))
+        if self.loses:
+            places -= set(self.loses.pop(0))
+        taken = self._taken.setdefault(series.stream, set())
+        taken |= places
+        self._ready[series.stream] = next(n for n in range(10**6) if n not in taken)
         return status
+
+    def missing(self, series: Any) -> list[int]:
+        places = range(series.first_index, series.first_index + series.num_frames)
+        return [n for n in places if n not in self._taken.get(series.stream, set())]
+
+    def give_up_missing(self, series: Any) -> None:
+        self.note("give_up_missing", self.missing(series))
+        self._ready[series.stream] = series.first_index + series.num_frames
+
+    def pause(self) -> None:
+        self.note("pause")
+        self.interruptions += 1
+        if self.plan_retakes:
+            raise NoReplayAllowed
+
+    def resume(self) -> None:
+        self.note("resume")
 
     def trigger(self) -> NullStatus:
         status = self.note("trigger")

@@ -124,8 +124,8 @@ def essence(calls):
 DARKS = ["shutter close", "prepare darks 2 internal", "camera kickoff", "camera complete"]
 FLATS = [
     "sample_x 8.0",
-    "shutter open",
     "prepare flats 2 internal",
+    "shutter open",
     "camera kickoff",
     "camera complete",
     "shutter close",
@@ -165,12 +165,18 @@ def test_a_step_scan_stops_for_every_projection(engine, documents, beamline):
         )
     )
     steps = [
-        step for angle in (0.0, 60.0, 120.0) for step in (f"rotation {angle}", "camera trigger")
+        step
+        for number, angle in enumerate((0.0, 60.0, 120.0))
+        for step in (
+            "shutter open",
+            f"rotation {angle}",
+            f"camera_next_frame {number}",
+            "camera trigger",
+        )
     ]
     assert essence(beamline.calls) == [
         "sample_x 0.0",
         "prepare primary 3 step",
-        "shutter open",
         *steps,
         "shutter close",
         *FLATS,
