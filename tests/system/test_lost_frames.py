@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(200)]
 
 LOST = {"darks": [1], "flats": [], "primary": [0, 7, 8, 9, 30]}
 
-# A wire between detector and receiver that loses some frames of the second of two scans.
+# A wire between detector and receiver that loses frames of the second scan, and those of the
+# projections of the third, which takes them again.
 SESSION = """
 import json, sys, threading
 
@@ -40,7 +41,7 @@ changes = {
 with start("simulated", changes) as s:
     back = context.socket(zmq.PULL)
     back.connect(s._workplace.beamline["frame_address"])
-    lossy, stop = threading.Event(), threading.Event()
+    lossy, again, stop = threading.Event(), threading.Event(), threading.Event()
 
     def pump():
         streams = []
@@ -49,7 +50,9 @@ with start("simulated", changes) as s:
                 continue
             parts = back.recv_multipart()
             header = msgpack.unpackb(parts[0])
-            if header["type"] == "start" and lossy.is_set():
+            if header["type"] == "start" and again.is_set():
+                streams.append("primary" if header["num_frames"] == 48 else "flats")
+            elif header["type"] == "start" and lossy.is_set():
                 streams.append(("darks", "flats", "primary")[len(streams)])
             if header["type"] == "frame" and streams and header["number"] in LOST[streams[-1]]:
                 continue
@@ -62,10 +65,11 @@ with start("simulated", changes) as s:
         devices = (d.camera, d.rotation, d.shutter, d.sample_x)
         scan = {"num_projections": 48, "exposure_s": 0.05, "num_darks": 4, "num_flats": 4}
         summaries = []
-        for lossy_now in (False, True):
-            if lossy_now:
-                lossy.set()
-            (uid,) = s.RE(s.plans.fly_tomography(*devices, **scan))
+        for event in (None, lossy, again):
+            if event is not None:
+                event.set()
+            retake = event is again
+            (uid,) = s.RE(s.plans.fly_tomography(*devices, **scan, retake_missing=retake))
             summaries.append(s.wait(uid, 60))
         found = {
             name: list(s.processed.search(query))
@@ -106,7 +110,7 @@ def folders(session):
 
 
 def test_the_run_is_incomplete_and_says_how_many_frames_it_lacks(session):
-    whole, holed = session["summaries"]
+    whole, holed, _ = session["summaries"]
     assert (whole["state"], holed["state"]) == ("complete", "incomplete")
     assert holed["reason"] == "6 of 56 frames are missing"
     assert whole["frames"] == dict.fromkeys(("expected", "received", "written", "used"), 56)
@@ -116,6 +120,18 @@ def test_the_run_is_incomplete_and_says_how_many_frames_it_lacks(session):
         holed["quality"]["missing_frames"]["note"]
         == "1 of 4 darks (1); 5 of 48 primary (0, 7-9, 30)"
     )
+
+
+def test_frames_that_are_taken_again_make_the_scan_whole(session, folders):
+    whole, _, again = session["summaries"]
+    assert again["state"] == "complete"
+    assert again["frames"] == whole["frames"] | {"received": again["frames"]["received"]}
+    # 7 to 9 lie so close that 8 and 30 are flown over.
+    with h5py.File(folders[0].raw) as first, h5py.File(folders[2].raw) as last:
+        for stream in ("darks", "flats", "primary"):
+            assert np.array_equal(first[f"entry/{stream}/data"], last[f"entry/{stream}/data"])
+            angles = last[f"entry/{stream}/angle"][...]
+            assert np.array_equal(first[f"entry/{stream}/angle"][...], angles, equal_nan=True)
 
 
 def test_the_record_has_image_key_3_and_the_same_numbers(session, folders):
@@ -133,9 +149,9 @@ def test_the_record_has_image_key_3_and_the_same_numbers(session, folders):
 
 
 def test_the_catalogue_finds_it_by_what_it_lacks(session):
-    whole, holed = (summary["uid"] for summary in session["summaries"])
+    whole, holed, again = (summary["uid"] for summary in session["summaries"])
     assert session["found"] == {
-        "complete": [whole],
+        "complete": [whole, again],
         "incomplete": [holed],
         "missing": [holed],
         "named": [holed],
@@ -163,7 +179,7 @@ def test_the_command_line_names_the_frames(session, apsber, data_root, folders):
 def test_the_attenuation_is_that_of_the_whole_scan(folders):
     import zarr
 
-    whole, holed = (zarr.open_array(one.volume / "0", mode="r")[8:16] for one in folders)
+    whole, holed = (zarr.open_array(one.volume / "0", mode="r")[8:16] for one in folders[:2])
     y, x = np.mgrid[:40, :40] - 20
     inside = np.hypot(x, y) < 15
     # Left out without new weights, 5 of 48 projections would take 10 per cent off.

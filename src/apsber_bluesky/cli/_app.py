@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from apsber_bluesky import __version__
+from apsber_bluesky.cli._command_check import check
 from apsber_bluesky.cli._command_estimate import estimate
 from apsber_bluesky.cli._command_frames import frames
 from apsber_bluesky.cli._command_gateway import gateway
 from apsber_bluesky.cli._command_keys import keys
+from apsber_bluesky.cli._command_queue import queue
 from apsber_bluesky.cli._command_reconstruct import reconstruct
 from apsber_bluesky.cli._command_relay import relay
 from apsber_bluesky.cli._command_simulate import simulate
@@ -48,7 +50,7 @@ def _options(
 
 for group, commands in (
     ("Start", (demo, simulate)),
-    ("Acquire", (run, relay, gateway)),
+    ("Acquire", (check, run, relay, gateway)),
     ("Reconstruct", (reconstruct, estimate)),
     ("Look", (status, frames, show)),
 ):
@@ -56,6 +58,7 @@ for group, commands in (
         app.command(rich_help_panel=group)(command)
 
 app.add_typer(keys, name="keys", rich_help_panel="Start")
+app.add_typer(queue, name="queue", rich_help_panel="Start")
 
 
 def main() -> None:

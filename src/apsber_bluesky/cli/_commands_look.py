@@ -21,8 +21,10 @@ from apsber_bluesky.cli._output import (
     profile_with,
 )
 from apsber_bluesky.cli._report import add_paths, quality_table
+from apsber_bluesky.cli._run_filter import RunFilter
 from apsber_bluesky.core import (
     FrameBooks,
+    InputError,
     RunFolder,
     RunLedger,
     SeriesBooks,
@@ -43,6 +45,8 @@ def describe_run(folder: RunFolder) -> dict[str, Any]:
             "scan_id": description.get("scan_id"),
             "plan_name": description.get("plan_name"),
             "sample": description.get("sample"),
+            "technique": description.get("technique"),
+            "detectors": description.get("detectors", []),
             "start_time_s": description.get("start_time_s"),
             "state": str(ledger.state),
             "reason": ledger.reason,
@@ -68,9 +72,24 @@ def read_quality(folder: RunFolder) -> dict[str, Any]:
         raise StorageError(f"cannot read {folder.quality}: {error}") from error
 
 
+def _only(which: str) -> Any:
+    return typer.Option(help=f"List only runs {which}.", rich_help_panel="Which runs to list")
+
+
 def status(
     run: Annotated[
         str | None, typer.Argument(help="Run uid, the beginning of one, or 'latest'.")
+    ] = None,
+    sample: Annotated[str | None, _only("of this sample")] = None,
+    proposal: Annotated[str | None, _only("of this proposal")] = None,
+    since: Annotated[str | None, _only("that began then or later, e.g. 2026-11-22")] = None,
+    until: Annotated[str | None, _only("that began before")] = None,
+    scan: Annotated[int | None, _only("with this scan number")] = None,
+    plan: Annotated[str | None, _only("of this plan")] = None,
+    detector: Annotated[str | None, _only("with this detector")] = None,
+    technique: Annotated[str | None, _only("of this technique")] = None,
+    verdict: Annotated[
+        str | None, _only("that quality control judged so: pass, warn, fail")
     ] = None,
     profile: ProfileOption = "simulated",
     data_root: DataRootOption = None,
@@ -80,7 +99,20 @@ def status(
     output = Output(as_json=as_json)
     settings = profile_with(profile, data_root)
     root = settings.session.data_root
+    wanted = RunFilter.of(
+        sample=sample,
+        proposal=proposal,
+        since=since,
+        until=until,
+        scan=scan,
+        plan=plan,
+        detector=detector,
+        technique=technique,
+        verdict=verdict,
+    )
     if run is not None:
+        if wanted.is_given:
+            raise InputError(f"give either the run {run!r} or what runs to list, not both")
         value = describe_run(find_run(root, run))
         _print_run(output, value)
         output.result(value)
@@ -89,6 +121,7 @@ def status(
     if session is not None:
         print_session(output, session)
     runs = [_describe_or_explain(folder) for folder in iter_runs(root)]
+    num_all, runs = len(runs), [value for value in runs if wanted.matches(value)]
     table = Table("run", "scan", "sample", "plan", "state", "frames", "quality", "when", box=None)
     for value in runs:
         frames = value["frames"]
@@ -102,7 +135,8 @@ def status(
             value["quality"].get("verdict", ""),
             _when(value["start_time_s"]),
         )
-    output.say(table if runs else f"no runs below {root}")
+    nothing = f"none of the {num_all} runs" if num_all else "no runs"
+    output.say(table if runs else f"{nothing} below {root}")
     output.result({"data_root": str(root), "session": session, "runs": runs})
 
 
@@ -111,11 +145,13 @@ def _describe_or_explain(folder: RunFolder) -> dict[str, Any]:
     try:
         return describe_run(folder)
     except StorageError as error:
-        unknown = dict.fromkeys(("scan_id", "plan_name", "sample", "start_time_s"))
+        keys = ("scan_id", "plan_name", "sample", "technique", "start_time_s")
+        unknown = dict.fromkeys(keys)
         return {
             "uid": folder.uid,
             "proposal": folder.proposal,
             **unknown,
+            "detectors": [],
             "state": "unreadable",
             "reason": str(error),
             "folder": str(folder.path),

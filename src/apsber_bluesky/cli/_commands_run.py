@@ -121,9 +121,13 @@ def _check_served(session: Session, summary: dict[str, Any]) -> None:
 
 
 def _finish(output: Output, summary: dict[str, Any]) -> None:
-    add_paths(summary, RunFolder(Path(summary["folder"])))
+    runs = summary.get("runs", [summary])
+    for own in (*runs, summary):
+        add_paths(own, RunFolder(Path(own["folder"])))
     report_run(output, summary)
     output.result(summary)
-    if RunState(summary["state"]) not in (RunState.COMPLETE, RunState.INCOMPLETE):
-        output.error(f"run {summary['uid']} {summary['state']}: {summary['reason']}")
-        raise typer.Exit(1)
+    good = (RunState.COMPLETE, RunState.INCOMPLETE)
+    for own in runs:
+        if RunState(own["state"]) not in good:
+            output.error(f"run {own['uid']} {own['state']}: {own['reason']}")
+            raise typer.Exit(1)

@@ -43,7 +43,8 @@ def execute(
     Returns
     -------
     dict
-        The summary of the run, with ``seconds`` of each part.
+        The summary of the last run of the plan, with ``seconds`` of each part, and ``runs``, the
+        summaries of all of them if there are several.
 
     Raises
     ------
@@ -76,10 +77,13 @@ def _execute(
         display = RunDisplay(output.progress_console)
         session.board.listen(display)
         with display.live():
-            uid = _acquire(session, make_plan(session), interrupt)
+            uids = _acquire(session, make_plan(session), interrupt)
             scanned = time.monotonic()
             with interrupt.calls(session.cancel):
-                summary = session.wait(uid, PROCESSING_TIMEOUT_S)
+                summaries = [session.wait(uid, PROCESSING_TIMEOUT_S) for uid in uids]
+        summary = dict(summaries[-1])
+        if len(summaries) > 1:
+            summary["runs"] = summaries
         finished = time.monotonic()
         summary["seconds"] = {
             "start": round(started - began, 3),
@@ -89,7 +93,9 @@ def _execute(
             "stages": summary["seconds"],
         }
         if interrupt.happened:
-            raise RunCancelled(f"run {uid} was aborted; what arrived is in {summary['folder']}")
+            raise RunCancelled(
+                f"run {uids[-1]} was aborted; what arrived is in {summary['folder']}"
+            )
         if afterwards is not None:
             afterwards(session, summary)
     return summary
@@ -115,7 +121,7 @@ def _quiet_libraries(profile: Profile, output: Output) -> Iterator[None]:
         handler.close()
 
 
-def _acquire(session: Session, plan: Any, interrupt: Interrupt) -> str:
+def _acquire(session: Session, plan: Any, interrupt: Interrupt) -> list[str]:
     from bluesky.utils import RunEngineInterrupted
 
     engine = session.RE
@@ -147,7 +153,7 @@ def _acquire(session: Session, plan: Any, interrupt: Interrupt) -> str:
         engine.unsubscribe(token)
     if not uids:
         raise ServiceError("the plan opened no run, so there is nothing to process")
-    return uids[-1]
+    return uids
 
 
 def _explained(error: Exception) -> ApsberError:

@@ -37,17 +37,50 @@ def parse_arguments(plan: Callable[..., Any], words: list[str]) -> dict[str, Any
     InputError
         If a word is of another form, or the plan has no such argument or refuses the value.
     """
-    arguments: dict[str, Any] = {}
-    options = keyword_parameters(plan)
     hints = typing.get_type_hints(plan)
+    options = {name: hints[name] for name in keyword_parameters(plan)}
+    return parse_words(plan.__name__, words, options)
+
+
+def parse_words(
+    plan: str,
+    words: list[str],
+    options: Mapping[str, Any],
+    descriptions: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Read ``name=value`` words; values are YAML.
+
+    Parameters
+    ----------
+    plan : str
+        Name of the plan.
+    words : list of str
+        The words.
+    options : mapping
+        Annotation of each argument that may be given.
+    descriptions : mapping, optional
+        What to say of an argument whose value is refused.
+
+    Raises
+    ------
+    InputError
+        If a word is of another form, or there is no such argument, or its value is refused.
+    """
+    arguments: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
             raise InputError(f"{word!r} is not of the form name=value")
         if name not in options:
             known = ", ".join(options)
-            raise InputError(f"plan {plan.__name__} has no argument {name!r}; it has {known}")
-        arguments[name] = _checked(name, text, hints[name])
+            raise InputError(f"plan {plan} has no argument {name!r}; it has {known}")
+        try:
+            arguments[name] = _checked(name, text, options[name])
+        except InputError as error:
+            description = " ".join((descriptions or {}).get(name, "").split())
+            raise InputError(
+                f"{error}. {name}: {description}" if description else str(error)
+            ) from None
     return arguments
 
 

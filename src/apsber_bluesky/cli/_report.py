@@ -25,6 +25,8 @@ def add_paths(summary: dict[str, Any], folder: RunFolder) -> None:
         "figure": folder.figures / ORTHO_SLICES_NAME,
         "receipt": folder.receipts / "archive.json",
     }
+    # Spools of detectors that have one for themselves, and what single techniques make.
+    products |= {path.stem: path for path in sorted(folder.path.glob("*.h5")) if path != folder.raw}
     summary["products"] = {name: str(path) for name, path in products.items() if path.exists()}
 
 
@@ -45,6 +47,8 @@ def quality_table(metrics: list[dict[str, Any]]) -> Table:
 
 def report_run(output: Output, summary: dict[str, Any]) -> None:
     """Tell where everything is and how good it is."""
+    for earlier in summary.get("runs", [])[:-1]:
+        output.say(f"run       {earlier['uid']}  {earlier['state']} {earlier['reason']}")
     frames = summary["frames"]
     output.say()
     output.say_title(f"run {summary['uid']}", f"{summary['state']} {summary['reason']}")

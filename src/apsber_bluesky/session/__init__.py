@@ -1,18 +1,36 @@
 """A working beamline session from one profile: ``start("simulated")``."""
 
+from apsber_bluesky.session._devices import Devices, make_devices
+from apsber_bluesky.session._devices_alone import devices_alone
 from apsber_bluesky.session._epics import prepare_epics
 from apsber_bluesky.session._live_session import LiveSession, live_session
+from apsber_bluesky.session._namespace import make_namespace, running_in_queueserver
+from apsber_bluesky.session._queue_client import QueueClient
+from apsber_bluesky.session._queue_folder import QueueAddress, QueueFolder
+from apsber_bluesky.session._queue_server import QueueServer
+from apsber_bluesky.session._registry import DeviceNotFoundError, DeviceRegistry
 from apsber_bluesky.session._services import ServiceProcess
 from apsber_bluesky.session._session import Session, start
 from apsber_bluesky.session._workplace import Workplace, check_data_root
 
 __all__ = [
+    "DeviceNotFoundError",
+    "DeviceRegistry",
+    "Devices",
     "LiveSession",
+    "QueueAddress",
+    "QueueClient",
+    "QueueFolder",
+    "QueueServer",
     "ServiceProcess",
     "Session",
     "Workplace",
     "check_data_root",
+    "devices_alone",
     "live_session",
+    "make_devices",
+    "make_namespace",
     "prepare_epics",
+    "running_in_queueserver",
     "start",
 ]

@@ -1,7 +1,7 @@
-"""The catalogue process: the writer that fills Tiled, and an embedded server if there is no other.
+"""The catalogue process: it fills Tiled, and is an embedded server if there is no other.
 
 It is a process of its own, so that neither the server's threads nor a slow catalogue can hold up
-the RunEngine.
+the RunEngine. What it delivers lies on disk before, so it may be killed at any time.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from apsber_bluesky.core import ApsberError, begin_service
-from apsber_bluesky.storage import RAW_CONTAINER, EmbeddedTiled, connect_catalog, prepare_catalog
-from apsber_bluesky.streaming import Inbox, Outbox
+from apsber_bluesky.storage import (
+    CatalogUnreachable,
+    DocumentDelivery,
+    EmbeddedTiled,
+    prepare_catalog,
+)
+from apsber_bluesky.streaming import Outbox
 
 logger = logging.getLogger(__name__)
 
-#: Events per write; the rest follow when the run stops. A write takes some 60 ms however many
-#: events it holds, and where two processors share a core the RunEngine would feel more of them.
-BATCH_SIZE = 250
 _NICENESS = 10
+_POLL_S = 0.05
 
 
 def main() -> int:
@@ -30,21 +33,23 @@ def main() -> int:
 
     Standard input holds one JSON object: ``parent_pid``, ``uri`` (of a Tiled server; empty to
     embed one), ``directory``, ``readable`` (folders whose files an embedded server may serve),
-    ``backup_directory``, ``status_address`` and ``api_key``. The ready line on standard output
-    holds ``uri`` and ``inbox_address``.
+    ``documents`` (folder of the session's `DocumentJournal`), ``status_address``, ``api_key`` and
+    ``port`` (of an embedded server; 0 takes a free one). The ready line on standard output holds
+    ``uri``.
     """
     settings, stop = begin_service()
     # The catalogue catches up when the scan leaves it time.
     os.nice(_NICENESS)
     try:
         if settings["uri"]:
-            prepare_catalog(settings["uri"])
+            _prepare(settings["uri"])
             _serve(settings["uri"], settings, stop)
             return 0
         server = EmbeddedTiled(
             Path(settings["directory"]),
             [Path(folder) for folder in settings["readable"]],
             settings["api_key"],
+            settings["port"],
         )
         with server:
             _serve(server.uri, settings, stop)
@@ -54,42 +59,25 @@ def main() -> int:
     return 0
 
 
+def _prepare(uri: str) -> None:
+    """Find a wrong address or key at once; a server that is away is waited for."""
+    try:
+        prepare_catalog(uri)
+    except CatalogUnreachable as error:
+        logger.warning("%s; documents are kept until it is back", error)
+
+
 def _serve(uri: str, settings: dict[str, Any], stop: threading.Event) -> None:
-    from bluesky_tiled_plugins.writing.tiled_writer import TiledWriter
-
-    backup = Path(settings["backup_directory"])
-    backup.mkdir(parents=True, exist_ok=True)
-    writer = TiledWriter(
-        connect_catalog(uri)[RAW_CONTAINER],
-        backup_directory=str(backup),
-        batch_size=BATCH_SIZE,
-    )
-    inbox, status = Inbox(), Outbox(settings["status_address"])
+    status = Outbox(settings["status_address"])
+    delivery = DocumentDelivery(uri, Path(settings["documents"]), status.send)
     try:
-        ready = {"ready": True, "uri": uri, "inbox_address": inbox.address}
-        print(json.dumps(ready), flush=True)  # noqa: T201
+        print(json.dumps({"ready": True, "uri": uri}), flush=True)  # noqa: T201
         while not stop.is_set():
-            if (message := inbox.receive(timeout_s=0.1)) is not None:
-                _write(writer, message, status)
-        # What was sent before the session stopped is still written.
-        while (message := inbox.receive(timeout_s=0.2)) is not None:
-            _write(writer, message, status)
+            if not delivery.turn():
+                stop.wait(_POLL_S)
+        # What was written before the session stopped is still delivered; the rest is kept.
+        while delivery.turn():
+            pass
     finally:
+        delivery.close()
         status.close()
-        inbox.close()
-
-
-def _write(writer: Any, message: dict[str, Any], status: Outbox) -> None:
-    name, document = message["name"], message["document"]
-    try:
-        writer(name, document)
-    except Exception as error:
-        # The writer keeps documents that the server refuses in its backup folder; a run that it
-        # cannot write at all must not end the service.
-        logger.exception("document %r could not be catalogued", name)
-        if "run_start" in document or name == "start":
-            uid = document.get("run_start", document.get("uid", ""))
-            details = {"stage": "catalogue", "message": f"{type(error).__name__}: {error}"}
-            status.send({"type": "warning", "run_uid": uid, **details})
-    if name == "stop":
-        status.send({"type": "catalogued", "run_uid": document["run_start"]})

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from apsber_bluesky.core import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
+#: ophyd looks at the channels at least once in this time [s].
+_SHORTEST_WAIT_S: Final = 0.1
 _MACRO = re.compile(r"\$\((\w+)\)")
 
 
@@ -57,10 +60,16 @@ class Devices(Mapping[str, Any]):
             device.destroy()
 
     def connect(self, timeout_s: float) -> None:
-        """Wait for the devices to connect; those that do not are entered in `missing`."""
+        """Wait for the devices to connect; those that do not are entered in `missing`.
+
+        Channels connect by themselves, so waiting for one device after the other until the same
+        moment takes no longer than waiting for the slowest, however many are missing.
+        """
+        deadline = time.monotonic() + timeout_s
         for name, device in self.items():
             try:
-                device.wait_for_connection(timeout=timeout_s)
+                left_s = max(deadline - time.monotonic(), _SHORTEST_WAIT_S)
+                device.wait_for_connection(timeout=left_s)
                 self.missing.pop(name, None)
             except TimeoutError as error:
                 self.missing[name] = str(error)

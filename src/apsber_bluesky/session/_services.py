@@ -20,6 +20,13 @@ _STOP_TIMEOUT_S: Final = 8.0
 _POLL_S: Final = 0.1
 _LOG_TAIL_LINES: Final = 8
 _LONGEST_QUOTE: Final = 200
+_ENVIRONMENT: Final = {
+    # Work is spread over slices; threads inside a transform would only compete.
+    "OMP_NUM_THREADS": "1",
+    # The Tiled client would try for most of a minute; what waits for the catalogue lies on disk.
+    "TILED_RETRY_ATTEMPTS": "3",
+    "TILED_RETRY_TIMEOUT": "5",
+}
 
 
 class ServiceProcess:
@@ -56,8 +63,7 @@ class ServiceProcess:
                 stderr=stream,
                 start_new_session=True,
                 pass_fds=tuple(descriptors),
-                # Work is spread over slices; threads inside a transform would only compete.
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **_ENVIRONMENT},
             )
 
     @property
@@ -69,6 +75,11 @@ class ServiceProcess:
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._process.poll() is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """How it ended; None while it lives."""
+        return self._process.poll()
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Send the settings; plain JSON values."""

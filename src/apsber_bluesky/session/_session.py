@@ -13,12 +13,17 @@ from typing import Any, Final
 from apsber_bluesky.core import (
     ConfigurationError,
     FrameConsumer,
+    FrameReceiver,
     Profile,
     RunFolder,
     load_profile,
 )
+from apsber_bluesky.session._axis_finder import SpoolAxisFinder
 from apsber_bluesky.session._devices import Devices
 from apsber_bluesky.session._epics import prepare_epics
+from apsber_bluesky.session._import_ahead import ImportAhead
+from apsber_bluesky.session._resources import SessionResources
+from apsber_bluesky.session._suspenders import install_suspenders
 from apsber_bluesky.session._workplace import Workplace
 
 logger = logging.getLogger(__name__)
@@ -65,6 +70,7 @@ class Session:
         self._closers: list[Any] = []
         self.devices = self._make_devices()
         self.RE = self._make_run_engine(RunEngine)
+        install_suspenders(self.RE, self.devices, profile.session.suspenders)
         self.sd = SupplementalData(baseline=self._baseline())
         self.RE.preprocessors.append(self.sd)
         self.callbacks = self._make_callbacks()
@@ -73,7 +79,9 @@ class Session:
         self._catalog: Any = None
 
     def _make_devices(self) -> Devices:
+        from apsber_bluesky.session._detector_receivers import make_detector_receivers
         from apsber_bluesky.session._devices import make_devices, set_connection_timeout
+        from apsber_bluesky.session._scan_feedback import BoardFeedback
         from apsber_bluesky.streaming import ReceiverClient
 
         settings, beamline = self.profile.session, self._workplace.beamline
@@ -86,26 +94,49 @@ class Session:
         # A receiver that dies is started again, and audits its spool before it answers.
         self.receiver = ReceiverClient(address, timeout_s=_RECEIVER_TIMEOUT_S)
         self._closers.append(self.receiver.close)
+        self.detector_receivers = make_detector_receivers(
+            self.profile, self._workplace.own, self.board.address, beamline
+        )
+        for receiver in self.detector_receivers.values():
+            self._closers.append(receiver.close)
+        self._feedback = BoardFeedback(self.board)
         for device in devices.values():
-            if hasattr(device, "receiver"):
-                device.receiver = self.receiver
-                device.series_timeout_s = self.profile.streaming.series_timeout_s
-                if device.pixel_size_um is None and beamline:
-                    device.pixel_size_um = beamline["pixel_size_um"]
+            self.adopt(device)
         devices.connect(settings.connection_timeout_s)
         return devices
 
+    def adopt(self, device: Any) -> None:
+        """Join a device to the receivers of this session.
+
+        The devices of the profile are joined already; this is for those that were made elsewhere,
+        by the startup of a BITS instrument, say.
+
+        Parameters
+        ----------
+        device : ophyd.Device
+            A device of this package, or any other, which is left as it is.
+        """
+        if hasattr(device, "receiver"):
+            own = self.detector_receivers.get(device.name)
+            device.receiver = own or self.receiver
+            device.has_own_receiver = own is not None
+            device.series_timeout_s = self.profile.streaming.series_timeout_s
+            device.feedback = self._feedback
+            device.resources = SessionResources(self.profile, self.receiver)
+            if getattr(device, "data_root", "") is None:
+                device.data_root = self.profile.session.data_root
+            if device.pixel_size_um is None and self.beamline:
+                device.pixel_size_um = self.beamline["pixel_size_um"]
+        if hasattr(device, "axis_finder"):
+            device.axis_finder = SpoolAxisFinder(self.profile.session.data_root)
+
     def _make_run_engine(self, factory: Any) -> Any:
+        from apsber_bluesky.session._run_metadata import complete_metadata, session_metadata
         from apsber_bluesky.session._scan_number import ScanNumber
 
-        settings = self.profile.session
-        metadata = {
-            "beamline_id": settings.beamline_id,
-            "instrument_name": settings.instrument_name,
-            "proposal_id": settings.proposal,
-        }
         number = ScanNumber(self._workplace.own / "scan_number")
-        return factory(metadata, scan_id_source=number)
+        metadata = session_metadata(self.profile)
+        return factory(metadata, scan_id_source=number, md_normalizer=complete_metadata)
 
     def _baseline(self) -> list[Any]:
         """Devices whose readings belong to every run: all that connected, but detectors."""
@@ -127,13 +158,30 @@ class Session:
         worker = Outbox(services["worker"].answer["inbox_address"])
         self._worker = worker
         self._closers.append(worker.close)
-        consumers: list[FrameConsumer] = [RunAnnouncer(self.receiver), RemoteFrameConsumer(worker)]
-        catalog = Outbox(services["catalog"].answer["inbox_address"])
-        self._closers.append(catalog.close)
+        receivers: list[FrameReceiver] = [self.receiver, *self.detector_receivers.values()]
+        consumers: list[FrameConsumer] = [
+            *(RunAnnouncer(receiver) for receiver in receivers),
+            RemoteFrameConsumer(worker),
+        ]
+        guards = []
+        if self.profile.simulation is None:
+            # A simulated beamline ends with the session; a real one stays as it was left.
+            from apsber_bluesky.session._guard import RunGuard
+
+            own, missing = self._workplace.own, self.devices.missing
+            guard = RunGuard(
+                lambda: [device for name, device in self.devices.items() if name not in missing],
+                self.profile.session.data_root,
+                own / "logs" / f"guard-{os.getpid()}.log",
+            )
+            self._closers.append(guard.close)
+            guards.append(guard)
         return (
+            *guards,
             FrameDispatcher(consumers),
             RunWatcher(self.board.post),
-            DocumentForwarder(catalog.send),
+            # The catalogue process takes it from there, or whoever comes after it.
+            DocumentForwarder(self._workplace.journal.add),
         )
 
     @property
@@ -272,7 +320,7 @@ def start(
             " address of the detector's frame port"
         )
     prepare_epics(settings)
-    workplace = Workplace(settings, check)
+    workplace = Workplace(settings, ImportAhead(check))
     workplace.start()
     try:
         os.environ.update(workplace.beamline.get("environment", {}))

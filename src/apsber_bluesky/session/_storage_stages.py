@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from apsber_bluesky.core import RunFolder
+from apsber_bluesky.core import RunFolder, ServiceError
 from apsber_bluesky.pipeline import RunContext
 from apsber_bluesky.storage import (
+    CatalogUnreachable,
+    Publication,
     VolumeWriter,
     archive_run,
     connect_catalog,
-    publish_run,
     write_nexus,
 )
 
@@ -72,29 +73,29 @@ class Archive:
 class Publish:
     """Register the products in the catalogue.
 
-    The run is on disk and archived whether or not the catalogue answers, so a catalogue that does
-    not is a warning.
+    The run is on disk and archived whether or not the catalogue answers. If it does not, what is to
+    be published is kept beside the documents, and the catalogue process publishes it later.
 
     Parameters
     ----------
     uri : str
         Address of the Tiled server, with its key.
+    documents : Path
+        Folder of the documents that the catalogue process delivers.
     """
 
     name = "publish"
     essential = False
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, documents: Path) -> None:
         self._uri = uri
+        self._documents = documents
         self._client: Any = None
 
     def run(self, context: RunContext) -> None:
         """Register volume, record and quality numbers."""
-        if self._client is None:
-            self._client = connect_catalog(self._uri)
         findings = context.findings
-        publish_run(
-            self._client,
+        publication = Publication.of(
             context.folder,
             context.run,
             processes=findings.processes,
@@ -102,4 +103,11 @@ class Publish:
             quality=findings.quality,
             state="complete" if findings.books.complete else "incomplete",
         )
+        try:
+            if self._client is None:
+                self._client = connect_catalog(self._uri)
+            publication.publish(self._client)
+        except CatalogUnreachable as error:
+            kept = publication.keep(self._documents)
+            raise ServiceError(f"{error}; it is kept in {kept} and published later") from error
         context.report(self.name, 1, 1)

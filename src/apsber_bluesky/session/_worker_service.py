@@ -22,8 +22,10 @@ from apsber_bluesky.pipeline import (
     Assess,
     DrawFigures,
     FindCentre,
+    FrameRunPipeline,
     JungfrauEnergy,
     LiveSlices,
+    PipelineByTechnique,
     Reconstruct,
     Stage,
     TomographyPipeline,
@@ -37,6 +39,7 @@ from apsber_bluesky.session._storage_stages import (
     WriteRecord,
     open_volume_writer,
 )
+from apsber_bluesky.session._technique_stages import technique_stages
 from apsber_bluesky.streaming import FanOut, FrameRing, Inbox, Outbox, RingOrFileSource
 
 logger = logging.getLogger(__name__)
@@ -73,7 +76,7 @@ def standard_stages(settings: dict[str, Any]) -> list[Stage]:
     if settings["archive_root"]:
         stages.append(Archive(Path(settings["archive_root"])))
     if settings["tiled_uri"]:
-        stages.append(Publish(settings["tiled_uri"]))
+        stages.append(Publish(settings["tiled_uri"], Path(settings["documents"])))
     return stages
 
 
@@ -81,9 +84,9 @@ def main() -> int:
     """Serve until SIGTERM.
 
     Standard input holds one JSON object: ``parent_pid``, ``data_root``, ``archive_root``,
-    ``tiled_uri``, ``keys``, ``ring_descriptor``, ``status_address`` and the settings ``streaming``,
-    ``processing`` and ``analysis``. The ready line on standard output holds ``inbox_address``,
-    ``fan_out_address`` and ``live_slices``, where the monitor finds them.
+    ``tiled_uri``, ``documents``, ``keys``, ``ring_descriptor``, ``status_address`` and the settings
+    ``streaming``, ``processing`` and ``analysis``. The ready line on standard output holds
+    ``inbox_address``, ``fan_out_address`` and ``live_slices``, where the monitor finds them.
     """
     settings, stop = begin_service()
     # Reconstruction may fall behind and catch up from the spool; RunEngine and receiver may not.
@@ -108,7 +111,9 @@ def _serve(
     progress = _StatusProgress(status)
     try:
         with show_live_slices(processing, progress) as (live, live_address):
-            calibration = JungfrauEnergy(processing.jungfrau) if processing.jungfrau else None
+            jungfrau = processing.jungfrau
+            converted = jungfrau is not None and jungfrau.pedestal_file is not None
+            calibration = JungfrauEnergy(jungfrau) if jungfrau and converted else None
             pipeline = TomographyPipeline(
                 Path(settings["data_root"]),
                 RingOrFileSource(ring),
@@ -118,23 +123,46 @@ def _serve(
                 calibration,
                 live,
             )
+            others = FrameRunPipeline(
+                Path(settings["data_root"]),
+                RingOrFileSource(None),
+                technique_stages(settings),
+                progress,
+            )
             ready = {
                 "ready": True,
                 "inbox_address": inbox.address,
                 "fan_out_address": fan_out.address if fan_out else None,
                 "live_slices": live_address,
             }
-            return _listen(ready, stop, inbox, pipeline, fan_out, live)
+            return _listen(ready, stop, inbox, _Pipelines(pipeline, others), fan_out, live)
     finally:
         status.close()
         inbox.close()
+
+
+class _Pipelines(PipelineByTechnique):
+    """The pipelines of the worker, which begin and end together."""
+
+    def __init__(self, tomography: TomographyPipeline, others: FrameRunPipeline) -> None:
+        super().__init__(tomography, others)
+        self._all = (tomography, others)
+        self.prepare = tomography.prepare
+
+    def cancel(self) -> None:
+        for pipeline in self._all:
+            pipeline.cancel()
+
+    def close(self) -> None:
+        for pipeline in self._all:
+            pipeline.close()
 
 
 def _listen(
     ready: dict[str, Any],
     stop: threading.Event,
     inbox: Inbox,
-    pipeline: TomographyPipeline,
+    pipeline: _Pipelines,
     fan_out: FanOut | None,
     live: LiveSlices | None,
 ) -> int:
@@ -166,7 +194,7 @@ def _listen(
 
 def _process(
     work: queue.SimpleQueue[dict[str, Any] | None],
-    pipeline: TomographyPipeline,
+    pipeline: _Pipelines,
     stop: threading.Event,
 ) -> None:
     pipeline.prepare()

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from apsber_bluesky.core import Profile, StorageError, explain_disk_errors
+from apsber_bluesky.session._devices import expand_macros
 from apsber_bluesky.session._epics import beamline_ports
 from apsber_bluesky.session._live_session import announce_session, withdraw_session
 from apsber_bluesky.session._services import ServiceProcess
@@ -26,6 +28,7 @@ _MODULES: Final = {
     "receiver": ["apsber_bluesky.streaming"],
     "worker": ["apsber_bluesky.session", "worker"],
 }
+_PVA: Final = "pva://"
 _USE_RING: Final = ("receiver", "worker", "monitor")
 
 
@@ -70,6 +73,8 @@ class Workplace:
         The processes, by name.
     board : StatusBoard
         What they say.
+    journal : DocumentJournal
+        Takes the documents of the runs, which the catalogue process delivers.
     beamline : dict
         What the simulated beamline said of itself; empty without one.
     tiled_uri : str
@@ -83,6 +88,7 @@ class Workplace:
         self.services: dict[str, ServiceProcess] = {}
         self.beamline: dict[str, Any] = {}
         self.tiled_uri = ""
+        self._api_key = secrets.token_hex(16)
         self._stack = ExitStack()
 
     def start(self) -> None:
@@ -93,6 +99,8 @@ class Workplace:
         ServiceError
             If a process does not start.
         """
+        from apsber_bluesky.storage import DocumentJournal, journal_root
+
         self._check_recorded_scan()
         with ExitStack() as stack:
             self.board = StatusBoard()
@@ -102,6 +110,11 @@ class Workplace:
             stack.callback(os.close, self._ring)
             self._supervisor = Supervisor(self._replace_receiver)
             stack.callback(self._supervisor.close)
+            self._catalog_supervisor = Supervisor(self._replace_catalog)
+            stack.callback(self._catalog_supervisor.close)
+            root = journal_root(self.own, self._external_catalog())
+            self.journal = DocumentJournal(root, self._warn_of_catalog)
+            stack.callback(self.journal.close)
             # All are started before the first is waited for: most of a start is imports.
             for name in self._wanted():
                 self._launch(name)
@@ -110,6 +123,8 @@ class Workplace:
             self._connect()
             self._supervisor.watch(self.services["receiver"])
             stack.callback(self._supervisor.release)
+            self._catalog_supervisor.watch(self.services["catalog"])
+            stack.callback(self._catalog_supervisor.release)
             self._stack = stack.pop_all()
 
     def _check_recorded_scan(self) -> None:
@@ -140,7 +155,7 @@ class Workplace:
     def _receiver_settings(self) -> dict[str, Any]:
         return {
             "status_address": self.board.address,
-            "frame_address": self._frame_address(),
+            **self._frame_source(),
             "data_root": str(self.profile.session.data_root.resolve()),
             "ring_descriptor": self._ring,
             "streaming": self.profile.streaming.model_dump(mode="json"),
@@ -157,6 +172,29 @@ class Workplace:
         service.wait_ready(_START_TIMEOUT_S)
         return service
 
+    def _catalog_settings(self) -> dict[str, Any]:
+        return {
+            "status_address": self.board.address,
+            "uri": self._external_catalog(),
+            "directory": str(self.own / "catalog"),
+            "readable": [str(self.profile.session.data_root.resolve())],
+            "documents": str(self.journal.folder),
+            "api_key": self._api_key,
+            "port": urlsplit(self.tiled_uri).port or 0,
+        }
+
+    def _replace_catalog(self) -> ServiceProcess:
+        """Another catalogue at the address of the one that died, to go on with its documents."""
+        self.services["catalog"].stop()
+        service = self._launch("catalog")
+        service.configure(self._catalog_settings())
+        service.wait_ready(_START_TIMEOUT_S)
+        return service
+
+    def _warn_of_catalog(self, run_uid: str, message: str) -> None:
+        warning = {"type": "warning", "stage": "catalogue", "message": message}
+        self.board.post({**warning, "run_uid": run_uid})
+
     def _connect(self) -> None:
         profile, status = self.profile, {"status_address": self.board.address}
         data_root = str(profile.session.data_root.resolve())
@@ -171,17 +209,7 @@ class Workplace:
                     "frame_address": "tcp://127.0.0.1:*",
                 },
             )
-        self._configure(
-            "catalog",
-            {
-                **status,
-                "uri": self._external_catalog(),
-                "directory": str(self.own / "catalog"),
-                "readable": [data_root],
-                "backup_directory": str(self.own / "documents"),
-                "api_key": secrets.token_hex(16),
-            },
-        )
+        self._configure("catalog", self._catalog_settings())
         if profile.simulation is not None:
             self.beamline = self._ready("beamline")
         self._configure("receiver", self._receiver_settings())
@@ -193,6 +221,7 @@ class Workplace:
                 "data_root": data_root,
                 "archive_root": str(profile.archive_root) if profile.storage.archive else None,
                 "tiled_uri": self.tiled_uri,
+                "documents": str(self.journal.folder),
                 "ring_descriptor": self._ring,
                 "keys": str(self.own / "keys"),
                 "streaming": profile.streaming.model_dump(mode="json"),
@@ -227,9 +256,22 @@ class Workplace:
     def _ready(self, name: str) -> dict[str, Any]:
         return self.services[name].wait_ready(_START_TIMEOUT_S, self._check)
 
-    def _frame_address(self) -> str:
-        address = self.profile.streaming.frame_address
-        return str(self.beamline.get("frame_address", "")) if address == "auto" else address
+    def _frame_source(self) -> dict[str, Any]:
+        """Where the receiver finds frames; the channel of an NTNDArray is relayed to it."""
+        address, macros = self.profile.streaming.frame_address, dict(self.profile.session.macros)
+        if self.beamline:
+            macros["P"] = self.beamline["prefix"]
+        if address == "auto":
+            return {"frame_address": str(self.beamline.get("frame_address", ""))}
+        address = expand_macros(address, macros)
+        if not address.startswith(_PVA):
+            return {"frame_address": address}
+        environment = self.beamline.get("environment", {})
+        return {
+            "frame_address": "",
+            "pva": address.removeprefix(_PVA),
+            "environment": environment,
+        }
 
     def _external_catalog(self) -> str:
         """Address of the profile's Tiled server with its key; empty to embed one."""
@@ -248,7 +290,8 @@ class Workplace:
             If so; it names the process and the end of its log.
         """
         for name, service in self.services.items():
-            replaced = name == "receiver" and self._supervisor.is_watching
+            supervisors = {"receiver": self._supervisor, "catalog": self._catalog_supervisor}
+            replaced = name in supervisors and supervisors[name].is_watching
             if name != "monitor" and not replaced:
                 service.check()
 

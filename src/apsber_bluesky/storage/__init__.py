@@ -1,7 +1,15 @@
 """What is kept of a run: NeXus record, volume, verified second copy, catalogue."""
 
 from apsber_bluesky.storage._archive import MANIFEST_NAME, archive_run, verify_copy
-from apsber_bluesky.storage._catalog_client import connect_catalog
+from apsber_bluesky.storage._catalog_client import CatalogUnreachable, connect_catalog
+from apsber_bluesky.storage._catalog_follow import Follower, follow
+from apsber_bluesky.storage._catalog_search import find_runs, run_of, volume_of
+from apsber_bluesky.storage._document_delivery import DocumentDelivery
+from apsber_bluesky.storage._document_journal import (
+    DocumentJournal,
+    journal_root,
+    read_documents,
+)
 from apsber_bluesky.storage._embedded_tiled import (
     PROCESSED_CONTAINER,
     RAW_CONTAINER,
@@ -10,7 +18,7 @@ from apsber_bluesky.storage._embedded_tiled import (
 )
 from apsber_bluesky.storage._nexus_record import write_nexus
 from apsber_bluesky.storage._nexus_volume import NexusVolumeWriter
-from apsber_bluesky.storage._publication import publish_run
+from apsber_bluesky.storage._publication import Publication, publish_run
 from apsber_bluesky.storage._receipt import Receipt, ReceiptFile
 from apsber_bluesky.storage._scan_file import FrameStack, OpenScan, ScanFile
 from apsber_bluesky.storage._scan_layouts import open_scan
@@ -24,10 +32,15 @@ __all__ = [
     "PROCESSED_CONTAINER",
     "RAW_CONTAINER",
     "AnyVolumeWriter",
+    "CatalogUnreachable",
+    "DocumentDelivery",
+    "DocumentJournal",
     "EmbeddedTiled",
+    "Follower",
     "FrameStack",
     "NexusVolumeWriter",
     "OpenScan",
+    "Publication",
     "Receipt",
     "ReceiptFile",
     "ScanFile",
@@ -38,11 +51,17 @@ __all__ = [
     "check_volume_path",
     "connect_catalog",
     "create_volume",
+    "find_runs",
+    "follow",
+    "journal_root",
     "open_scan",
     "open_volume",
     "prepare_catalog",
     "publish_run",
+    "read_documents",
     "read_volume_info",
+    "run_of",
     "verify_copy",
+    "volume_of",
     "write_nexus",
 ]

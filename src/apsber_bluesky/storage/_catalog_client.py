@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from apsber_bluesky.core import ServiceError
+
+_SERVER_FAILED: Final = 500
+
+
+class CatalogUnreachable(ServiceError):
+    """Nobody answers at the catalogue's address, or what answers is broken; it may come back."""
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether an error of the Tiled client means that the server is away, not that it refuses."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= _SERVER_FAILED
+    return isinstance(error, (httpx.TransportError, CatalogUnreachable, ConnectionError))
 
 
 def connect_catalog(uri: str) -> Any:
@@ -22,8 +37,10 @@ def connect_catalog(uri: str) -> Any:
 
     Raises
     ------
+    CatalogUnreachable
+        If nobody answers there; a `ServiceError`.
     ServiceError
-        If nobody answers there or the key is refused.
+        If the key is refused.
     """
     import httpx
     from tiled.client import from_uri
@@ -33,4 +50,5 @@ def connect_catalog(uri: str) -> Any:
         return from_uri(uri)
     except (httpx.HTTPError, ClientError, RuntimeError) as error:
         where = uri.split("?")[0]
-        raise ServiceError(f"cannot connect to the catalogue at {where}: {error}") from error
+        kind = CatalogUnreachable if is_unreachable(error) else ServiceError
+        raise kind(f"cannot connect to the catalogue at {where}: {error}") from error

@@ -11,7 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from apsber_bluesky.core import ServiceError, explain_disk_errors
-from apsber_bluesky.storage._catalog_client import connect_catalog
+from apsber_bluesky.storage._catalog_client import (
+    CatalogUnreachable,
+    connect_catalog,
+    is_unreachable,
+)
 
 if TYPE_CHECKING:
     from tiled.server import SimpleTiledServer
@@ -38,6 +42,8 @@ class EmbeddedTiled:
         Folders whose files may be served: the data root.
     api_key : str, optional
         Key that clients must show, letters and digits; a random one if not given.
+    port : int
+        Port to serve at; 0 takes one that is free.
 
     Raises
     ------
@@ -48,11 +54,16 @@ class EmbeddedTiled:
     """
 
     def __init__(
-        self, directory: Path, readable: Sequence[Path] = (), api_key: str | None = None
+        self,
+        directory: Path,
+        readable: Sequence[Path] = (),
+        api_key: str | None = None,
+        port: int = 0,
     ) -> None:
         self.directory = directory
         self._readable = [path.resolve() for path in readable]
         self._wanted_key = api_key
+        self._wanted_port = port
         self._server: SimpleTiledServer | None = None
         self._stack = contextlib.ExitStack()
 
@@ -108,7 +119,10 @@ class EmbeddedTiled:
         try:
             # uvicorn's default host is 127.0.0.1; SimpleTiledServer offers no other.
             return SimpleTiledServer(
-                self.directory, api_key=self._wanted_key, readable_storage=list(self._readable)
+                self.directory,
+                api_key=self._wanted_key,
+                port=self._wanted_port,
+                readable_storage=list(self._readable),
             )
         except Exception as error:
             raise ServiceError(
@@ -154,8 +168,10 @@ def prepare_catalog(uri: str) -> None:
 
     Raises
     ------
+    CatalogUnreachable
+        If nobody answers there; a `ServiceError`.
     ServiceError
-        If nobody answers there, or the key may not write.
+        If the key is refused, or may not write.
     """
     import httpx
     from tiled.client.utils import ClientError
@@ -172,6 +188,7 @@ def prepare_catalog(uri: str) -> None:
             client.create_container(PROCESSED_CONTAINER)
     except (httpx.HTTPError, ClientError) as error:
         where = uri.partition("?")[0]
-        raise ServiceError(f"cannot prepare the catalogue at {where}: {error}") from error
+        kind = CatalogUnreachable if is_unreachable(error) else ServiceError
+        raise kind(f"cannot prepare the catalogue at {where}: {error}") from error
     finally:
         client.context.close()

@@ -54,7 +54,7 @@ def projection_angles_deg(stream: RawStream, scan: TomographyScan) -> NDArray[np
 
     What the detector reported, else the angle at which the scan was to take the frame.
     """
-    planned = scan.rotation_start_deg + scan.step_deg * np.arange(stream.shape[0])
+    planned = scan.first_angles_deg(stream.shape[0])
     return np.where(np.isfinite(stream.angle_deg), stream.angle_deg, planned)
 
 

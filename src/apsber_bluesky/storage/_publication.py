@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from apsber_bluesky.core import (
+    ELEMENT_MAPS_NAME,
+    DataFileError,
     FrameBooks,
     ProcessRecord,
     QualityMetric,
@@ -15,7 +19,10 @@ from apsber_bluesky.core import (
     RunFolder,
     ServiceError,
     Verdict,
+    atomic_file,
 )
+from apsber_bluesky.storage._catalog_client import CatalogUnreachable, is_unreachable
+from apsber_bluesky.storage._document_journal import PUBLICATION_SUFFIX, entry_name
 from apsber_bluesky.storage._embedded_tiled import PROCESSED_CONTAINER
 from apsber_bluesky.storage._volume import open_volume, read_volume_info
 
@@ -32,8 +39,8 @@ def publish_run(
 ) -> Any:
     """Publish the products of a run as ``processed/<run uid>``.
 
-    The node has ``volume`` and ``nexus``, those that are there. Both are registered where they
-    lie, so the server must see the run folder and be allowed to read it; no values travel.
+    The node has ``volume``, ``nexus`` and ``maps``, those that are there. All are registered where
+    they lie, so the server must see the run folder and be allowed to read it; no values travel.
     Publishing a run again replaces what was published.
 
     Parameters
@@ -62,15 +69,97 @@ def publish_run(
     DataFileError
         If the volume is there but damaged.
     """
-    import httpx
-    from tiled.client.utils import ClientError
+    about = Publication.of(
+        folder, run, processes=processes, books=books, quality=quality, state=state
+    )
+    return about.publish(client)
 
-    metadata = _metadata(run, processes, books, quality, state)
-    sources = {"volume": _volume_source(folder.volume), "nexus": _nexus_source(folder.nexus)}
-    try:
-        return _publish(client, folder, metadata, sources)
-    except (httpx.HTTPError, ClientError) as error:
-        raise ServiceError(f"cannot publish run {folder.uid} in Tiled: {error}") from error
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is published of a run; it can be kept in a file until the catalogue is back.
+
+    Attributes
+    ----------
+    folder : RunFolder
+        The run.
+    metadata : dict
+        What the run is found by, as plain JSON values.
+    """
+
+    folder: RunFolder
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        folder: RunFolder,
+        run: RunDescription,
+        *,
+        processes: Sequence[ProcessRecord],
+        books: FrameBooks,
+        quality: Sequence[QualityMetric],
+        state: str,
+    ) -> Self:
+        """Gather what `publish_run` describes."""
+        return cls(folder, _metadata(run, processes, books, quality, state))
+
+    def publish(self, client: Any) -> Any:
+        """Publish it; gives the node.
+
+        Raises
+        ------
+        CatalogUnreachable
+            If the server does not answer.
+        ServiceError
+            If it refuses, or cannot read the volume.
+        DataFileError
+            If the volume is there but damaged.
+        """
+        import httpx
+        from tiled.client.utils import ClientError
+
+        folder = self.folder
+        sources = {
+            "volume": _volume_source(folder.volume),
+            "nexus": _nexus_source(folder.nexus),
+            "maps": _nexus_source(folder.path / ELEMENT_MAPS_NAME),
+        }
+        try:
+            return _publish(client, folder, self.metadata, sources)
+        except (httpx.HTTPError, ClientError) as error:
+            kind = CatalogUnreachable if is_unreachable(error) else ServiceError
+            raise kind(f"cannot publish run {folder.uid} in Tiled: {error}") from error
+
+    def keep(self, directory: Path) -> Path:
+        """Write it to a folder of documents, whence it is published later.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        name = entry_name(self.metadata["time"], self.folder.uid, PUBLICATION_SUFFIX)
+        path = directory / name
+        text = json.dumps({"folder": str(self.folder.path), "metadata": self.metadata})
+        with atomic_file(path) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `keep` wrote.
+
+        Raises
+        ------
+        DataFileError
+            If the file holds something else.
+        """
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            return cls(RunFolder(Path(value["folder"])), dict(value["metadata"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataFileError(f"{path} does not describe what to publish: {error}") from error
 
 
 def _publish(
@@ -94,7 +183,8 @@ def _node(client: Any, uid: str, metadata: dict[str, Any]) -> Any:
     if PROCESSED_CONTAINER not in client:
         client.create_container(PROCESSED_CONTAINER)
     processed = client[PROCESSED_CONTAINER]
-    specs = [Spec("NXtomoproc")]
+    tomography = metadata.get("technique", "tomography") == "tomography"
+    specs = [Spec("NXtomoproc")] if tomography else []
     if uid not in processed:
         return processed.create_container(uid, metadata=metadata, specs=specs)
     node = processed[uid]
@@ -110,6 +200,7 @@ def _check_readable(volume: Any, path: Path) -> None:
         params={"slice": "0:1,0:1,0:1", "format": "application/octet-stream"},
     )
     if response.is_error:
+        # A server that fails at a file must not look like one that is away.
         raise ServiceError(
             f"Tiled cannot read {path} (status {response.status_code}); the server must see that"
             " folder and have it among its readable storage"
@@ -134,7 +225,9 @@ def _metadata(
         "beamline_id": run.beamline_id,
         "time": run.start_time_s,
         "state": str(state),
-        "scan": run.scan.model_dump(mode="json"),
+        "technique": run.technique,
+        "detectors": list(run.detectors),
+        "scan": run.tomography.model_dump(mode="json") if run.tomography else run.conditions,
         "processes": [record.to_dict() for record in processes],
         "frames": books.to_dict(),
         "quality": {**numbers, "verdict": str(verdict)},
@@ -177,6 +270,8 @@ def _nexus_source(path: Path) -> Any:
 
 
 def _about(key: str, folder: RunFolder) -> dict[str, Any]:
+    if key == "maps":
+        return {"quantity": "counts in the lines of each element", "unit": "counts"}
     if key != "volume":
         return {"definition": "NXtomo"}
     info = read_volume_info(folder.volume)

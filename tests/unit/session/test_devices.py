@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from apsber_bluesky.core import ConfigurationError, load_profile
 from apsber_bluesky.session._devices import Devices, expand_macros, make_devices
 
-CAMERA = "apsber_bluesky.devices.TomographyCamera"
+CAMERA = "apsber_bluesky.devices.Camera"
 SHUTTER = "apsber_bluesky.devices.FastShutter"
 
 
@@ -64,7 +64,10 @@ def test_a_device_that_is_not_there_is_named_beside_those_that_are():
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"apsber_bluesky.devices.Camera": [{"name": "a"}]}, "cannot import 'apsber_bluesky.dev"),
+        (
+            {"apsber_bluesky.devices.Telescope": [{"name": "a"}]},
+            "cannot import 'apsber_bluesky.dev",
+        ),
         ({"no.such.module.Class": [{"name": "a"}]}, r"cannot import 'no\.such\.module\.Class'"),
         ({"Camera": [{"name": "a"}]}, "cannot import 'Camera'"),
         ({"..Camera": [{"name": "a"}]}, "cannot import"),

@@ -296,7 +296,7 @@ def test_unknown_geometry_is_left_out(make_run):
     stored = make_run()
     unknown = dict.fromkeys(("pixel_size_um", "energy_keV", "sample_detector_distance_mm"))
     scan = stored.run.scan.model_copy(update=unknown)
-    stored.run = stored.run.model_copy(update={"scan": scan, "sample": ""})
+    stored.run = stored.run.model_copy(update={"tomography": scan, "sample": ""})
     record = _write(stored, centre_px=None, quality=[], processes=[])
     with h5py.File(record) as file:
         detector = set(file["entry/instrument/detector"])

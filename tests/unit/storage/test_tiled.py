@@ -12,58 +12,13 @@ import numpy as np
 import pytest
 from bluesky_tiled_plugins.writing.tiled_writer import TiledWriter
 from event_model import compose_run
-from tiled.client import from_uri
 from tiled.queries import FullText, Key, Like
 
 from apsber_bluesky.core import FrameBooks, ServiceError, StorageError
-from apsber_bluesky.storage import (
-    EmbeddedTiled,
-    VolumeWriter,
-    open_volume,
-    publish_run,
-    write_nexus,
-)
+from apsber_bluesky.storage import EmbeddedTiled, VolumeWriter, open_volume, publish_run
 
 # Starting the server takes 7 s on an idle machine and several times that on a busy one.
 pytestmark = pytest.mark.timeout(240)
-
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory):
-    return tmp_path_factory.mktemp("served")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, data_root):
-    directory = tmp_path_factory.mktemp("tiled") / "catalogue"
-    readable = [data_root, data_root / "not there yet"]
-    with EmbeddedTiled(directory, readable, api_key="secret123") as server:
-        yield server
-
-
-@pytest.fixture
-def client(server):
-    client = from_uri(server.uri)
-    yield client
-    client.context.close()
-
-
-@pytest.fixture
-def stored(make_run, data_root, volume_values, request):
-    """A finished run below the data root, with a uid of its own."""
-    stored = make_run(uid=f"run-{request.node.name.replace('[', '-').rstrip(']')}", root=data_root)
-    with VolumeWriter(stored.folder.volume, volume_values.shape, voxel_size_um=5.0) as writer:
-        writer.write(0, volume_values)
-    write_nexus(
-        stored.folder,
-        stored.run,
-        processes=stored.processes,
-        books=stored.books,
-        centre_px=4.5,
-        quality=stored.quality,
-        exit_status="success",
-    )
-    return stored
 
 
 def _publish(client, stored, **changes):

@@ -1,0 +1,1 @@
+"""An IPython profile that starts a beamline session."""

@@ -1,0 +1,1 @@
+"""Settings of queueserver's RE manager, and who may do what."""
