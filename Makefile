@@ -1,12 +1,15 @@
 # Needs Python 3.11 or newer with its venv module, and nothing else. `make help` lists the targets.
 #   make demo PYTHON=python3.12 DATA_ROOT=/scratch/apsber    other Python, other place for the data
 #   make test PYTEST_ARGS="tests/unit -k receiver"           part of the tests
+#   make test TEST_PROCESSES=0                               one test after the other
 #   make fuzz FUZZ_ARGS="eiger2 --count 1000"                one parser, fewer cases
 
 VENV ?= .venv
 DATA_ROOT ?= data
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 FUZZ_ARGS ?=
+EXTRAS := ipython,queue
 BIN := $(VENV)/bin
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
@@ -22,21 +25,24 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz clean
+.PHONY: help install demo test lint fuzz clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo   install into $(VENV) and take a tomography scan at the simulated beamline"
-	@echo "make test   install the test tools and run the checks and all tests"
-	@echo "make lint   the checks alone: ruff, mypy, import contracts"
-	@echo "make fuzz   every parser under fuzz, 100000 cases in each of two ways; an hour or more"
-	@echo "make clean  remove $(VENV) and everything that tools have written; the data stay"
+	@echo "make install  install into $(VENV), with IPython and the queue"
+	@echo "make demo     install, and take a tomography scan at the simulated beamline"
+	@echo "make test     install the test tools and run the checks and all tests"
+	@echo "make lint     the checks alone: ruff, mypy, import contracts"
+	@echo "make fuzz     every parser under fuzz, 100000 cases in each of two ways; an hour or more"
+	@echo "make clean    remove $(VENV) and everything that tools have written; the data stay"
+
+install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/apsber demo --data-root "$(DATA_ROOT)"
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations=15 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -67,7 +73,7 @@ endef
 
 $(VENV)/.installed: $(REQUIREMENTS) | $(BIN)/python
 	@echo "installing into $(VENV), a few minutes the first time"
-	$(call install,ipython)
+	$(call install,$(EXTRAS))
 
 $(VENV)/.installed-test: $(REQUIREMENTS) | $(BIN)/python
 	@echo "installing the test tools into $(VENV)"

@@ -8,6 +8,7 @@ from typing import Any
 from event_model import DocumentRouter
 
 from apsber_bluesky.core import (
+    CAPTURE_STREAM,
     KEY_OF_STREAM,
     FrameConsumer,
     FrameRange,
@@ -81,6 +82,14 @@ class FrameDispatcher(DocumentRouter):
         )
         for consumer in self._consumers:
             consumer.frames(frames)
+
+    def event(self, doc: dict[str, Any]) -> None:
+        """Announce a capture."""
+        if self._run_uid is None or self._streams.get(doc["descriptor"]) != CAPTURE_STREAM:
+            return
+        start, stop = (int(doc["data"][f"capture_{name}"]) for name in ("first", "end"))
+        for consumer in self._consumers:
+            consumer.capture(self._run_uid, start, stop)
 
     def stop(self, doc: dict[str, Any]) -> None:
         """Announce the end of the run."""

@@ -16,6 +16,7 @@ from apsber_bluesky.plans._jungfrau_series import jungfrau_series
 from apsber_bluesky.plans._mosaic_tomography import mosaic_tomography
 from apsber_bluesky.plans._scattering_series import scattering_series
 from apsber_bluesky.plans._step_tomography import step_tomography
+from apsber_bluesky.plans._streaming_tomography import streaming_tomography
 from apsber_bluesky.plans._xrf_map import xrf_map
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "mosaic_tomography",
     "scattering_series",
     "step_tomography",
+    "streaming_tomography",
     "xrf_map",
 ]

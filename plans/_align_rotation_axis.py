@@ -13,13 +13,8 @@ from ophyd import Signal
 
 from apsber_bluesky.core import AxisEstimate, AxisFinder, InputError, PlanError, submit_prediction
 from apsber_bluesky.devices import Camera, FastShutter, RotationStage, SampleStage
-from apsber_bluesky.plans._detector_run import (
-    DetectorRun,
-    check_count,
-    check_number,
-    detector_metadata,
-    detector_run,
-)
+from apsber_bluesky.plans._checks import check_count, check_number
+from apsber_bluesky.plans._detector_run import DetectorRun, detector_run, run_metadata
 from apsber_bluesky.plans._preflight import motion_s, predict_series, series_s
 from apsber_bluesky.plans._scan import check_timing
 
@@ -176,7 +171,9 @@ def align_rotation_axis(
         "tolerance_roll_deg": tolerance_roll_deg if leans else None,
         "exposure_s": exposure_s,
     }
-    metadata = detector_metadata("align_rotation_axis", camera, 0, conditions, sample, md)
+    metadata = run_metadata(
+        "align_rotation_axis", "detector", camera, 0, conditions, sample=sample, md=md
+    )
     metadata = {"motors": [rotation.name], **metadata}
     stops = (rotation, sample_stage)
     return (yield from detector_run(camera, shutter, timing, metadata, body, stops))

@@ -10,12 +10,8 @@ from bluesky.utils import Msg, MsgGenerator
 
 from apsber_bluesky.core import InputError, submit_prediction
 from apsber_bluesky.devices import FastShutter, FrameDetector, SampleAxis
-from apsber_bluesky.plans._detector_run import (
-    DetectorRun,
-    check_count,
-    detector_metadata,
-    detector_run,
-)
+from apsber_bluesky.plans._checks import check_count
+from apsber_bluesky.plans._detector_run import DetectorRun, detector_run, run_metadata
 from apsber_bluesky.plans._preflight import motion_s, predict_series, series_s
 from apsber_bluesky.plans._scan import References, check_references, check_timing
 
@@ -73,7 +69,7 @@ def collect_darks(
         yield from run.take("darks", num_darks, beam=False)
 
     conditions = {"purpose": "darks", "exposure_s": exposure_s, "num_darks": num_darks}
-    metadata = detector_metadata("collect_darks", camera, num_darks, conditions, "", md)
+    metadata = run_metadata("collect_darks", "detector", camera, num_darks, conditions, md=md)
     return (yield from detector_run(camera, shutter, timing, metadata, body))
 
 
@@ -159,5 +155,7 @@ def collect_flats(
         "num_flats": num_flats,
         "sample_out_mm": sample_out_mm,
     }
-    metadata = detector_metadata("collect_flats", camera, num_flats, conditions, "", md)
+    metadata = run_metadata(
+        "collect_flats", "detector", camera, num_flats, conditions, motors=(sample_x,), md=md
+    )
     return (yield from detector_run(camera, shutter, timing, metadata, body, (sample_x,)))

@@ -1,89 +1,96 @@
-"""What runs share that are no tomography scan: checks, metadata, series, and a safe end."""
+"""The scaffold of runs with one detector: metadata, series that survive a pause, a safe end."""
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-from bluesky.utils import Msg, MsgGenerator, RunEngineControlException
+from bluesky.utils import Msg, MsgGenerator, RunEngineControlException, short_uid
 
-from apsber_bluesky.core import InputError, StreamName
-from apsber_bluesky.devices import FastShutter, FrameDetector, FrameSeries
+from apsber_bluesky.core import StreamName, Technique
+from apsber_bluesky.devices import FastShutter, FlyRotation, FrameDetector, FrameSeries, Trigger
 from apsber_bluesky.plans._scan import Timing, named_failures
 from apsber_bluesky.plans._whole_series import collect_until_done, take_whole_series
 
-
-def check_count(name: str, value: int, least: int = 1) -> int:
-    """Refuse what is no number of frames.
-
-    Raises
-    ------
-    InputError
-        If so; it names the argument.
-    """
-    if type(value) is not int or value < least:
-        raise InputError(f"{name} is {value!r}; give a whole number, {least} or more")
-    return value
+# A detector that ignored a pulse counts on without it: of the frames that are missing at the end
+# nobody knows which pulses they belong to.
+_COUNTED_PULSES = ("external", "gate")
 
 
-def check_number(name: str, value: Any, low: float, high: float, unit: str = "") -> float:
-    """Refuse a number outside a range.
-
-    Raises
-    ------
-    InputError
-        If so, or it is no number; it names the argument.
-    """
-    if (
-        type(value) is bool
-        or not isinstance(value, numbers.Real)
-        or not low <= float(value) <= high
-    ):
-        words = f" {unit}" if unit else ""
-        raise InputError(f"{name} is {value!r}; give {low:g} to {high:g}{words}")
-    return float(value)
-
-
-def detector_metadata(
+def run_metadata(
     plan_name: str,
+    technique: Technique,
     camera: FrameDetector,
     num_points: int,
     conditions: dict[str, Any],
-    sample: str,
-    md: dict[str, Any] | None,
+    *,
+    motors: Iterable[Any] = (),
+    sample: str = "",
+    md: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Start document of a run of technique ``detector``; what the user gives wins.
+    """Start document of a run with one detector; what the user gives wins.
 
     Parameters
     ----------
     plan_name : str
         Name of the plan.
+    technique : str
+        What the run is; names the key of `conditions`.
     camera : FrameDetector
         Who takes the frames.
     num_points : int
         Frames of the stream that matters.
     conditions : dict
-        What the run is for and how it was taken, under the key ``detector``.
+        What the run is for and how it was taken.
+    motors : iterable of device
+        What moves during the run.
     sample : str
         Name of the sample; empty for none.
-    md : dict or None
+    md : dict, optional
         The user's.
     """
     metadata: dict[str, Any] = {
         "plan_name": plan_name,
-        "technique": "detector",
+        "technique": technique,
         "detectors": [camera.name],
         "detectors_metadata": {camera.name: camera.detector_metadata()},
         "num_points": num_points,
-        "detector": conditions,
+        technique: conditions,
     }
+    if names := [motor.name for motor in motors]:
+        metadata["motors"] = names
     if sample:
         metadata["sample"] = sample
     return {**metadata, **(md or {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """What an axis does during a series.
+
+    Attributes
+    ----------
+    axis : device
+        An axis that can be prepared, kicked off and completed.
+    motion : callable
+        What to prepare it with for a part of the series.
+    places : tuple
+        Other axes and their positions, in turns, as for `bluesky.plan_stubs.mv`; they go there
+        before.
+    """
+
+    axis: Any
+    motion: Callable[[FrameSeries], Any]
+    places: tuple[Any, ...] = ()
+
+
+def one_pulse(fly: FlyRotation) -> FlyRotation:
+    """The same rotation with one pulse, and the rest of the way at the same speed."""
+    way_deg, lasts_s = fly.step_deg * fly.num_pulses, fly.period_s * fly.num_pulses
+    return FlyRotation(fly.start_deg, way_deg, 1, lasts_s)
 
 
 @dataclass(slots=True)
@@ -94,12 +101,30 @@ class DetectorRun:
     shutter: FastShutter
     timing: Timing
     uid: str
+    retake_missing: bool = True
     _planned: dict[str, int] = field(default_factory=dict)
+    _declared: set[str] = field(default_factory=set)
 
     def series(
-        self, stream: StreamName, num_frames: int, trigger: Literal["internal", "step"]
+        self,
+        stream: StreamName,
+        num_frames: int,
+        trigger: Trigger = "internal",
+        fly: FlyRotation | None = None,
     ) -> FrameSeries:
-        """Plan a series behind those that were planned before."""
+        """Plan a series behind those that were planned before.
+
+        Parameters
+        ----------
+        stream : {"primary", "flats", "darks"}
+            Where its frames go.
+        num_frames : int
+            How many.
+        trigger : str
+            What begins an exposure.
+        fly : FlyRotation, optional
+            The rotation during which they are taken, one step for each.
+        """
         first, before = self._planned.get(stream, 0), sum(self._planned.values())
         self._planned[stream] = first + num_frames
         return FrameSeries(
@@ -112,23 +137,109 @@ class DetectorRun:
             first_index=first,
             first_number=before,
             retakes=trigger != "step",
+            angle_deg=None if fly is None else fly.start_deg,
+            step_deg=None if fly is None else fly.step_deg,
         )
 
     def take(self, stream: StreamName, num_frames: int, *, beam: bool) -> MsgGenerator[None]:
         """Take a series at the camera's own pace, with or without `beam`."""
-        camera, shutter = self.camera, self.shutter
+        yield from self.take_series(self.series(stream, num_frames), beam=beam)
 
-        def sweep(part: FrameSeries) -> MsgGenerator[None]:
-            yield from bps.prepare(camera, part, wait=True)
-            # Also for a part that is taken after a pause, which has closed the shutter.
-            yield from bps.mv(shutter, "open" if beam else "close")
-            yield from bps.kickoff(camera, wait=True)
-            yield from collect_until_done(camera, [camera], stream)
-            if beam:
-                yield from bps.mv(shutter, "close")
+    def take_series(
+        self,
+        series: FrameSeries,
+        *,
+        beam: bool,
+        flight: Flight | None = None,
+        multiple: int = 1,
+        closes: bool = True,
+    ) -> MsgGenerator[None]:
+        """Take a series; what a pause leaves out is taken when the plan is resumed.
 
-        yield from bps.declare_stream(camera, name=stream, collect=True)
-        yield from take_whole_series(camera, self.series(stream, num_frames, "internal"), sweep)
+        Parameters
+        ----------
+        series : FrameSeries
+            From `series`, with any trigger but ``step``.
+        beam : bool
+            Whether the shutter is open.
+        flight : Flight, optional
+            What moves meanwhile, and gives the pulses.
+        multiple : int
+            Frames that an exposure gives; they can only be taken together.
+        closes : bool
+            Whether the shutter is closed behind it.
+        """
+        retake = self.retake_missing and series.trigger not in _COUNTED_PULSES
+        yield from self._declare(series.stream)
+        yield from take_whole_series(
+            self.camera,
+            series,
+            lambda part: self._sweep(part, flight, beam=beam, closes=closes),
+            retake_missing=retake,
+            multiple=multiple,
+        )
+
+    def _declare(self, stream: str) -> MsgGenerator[None]:
+        if stream not in self._declared:
+            yield from bps.declare_stream(self.camera, name=stream, collect=True)
+            self._declared.add(stream)
+
+    def _sweep(
+        self, part: FrameSeries, flight: Flight | None, *, beam: bool, closes: bool
+    ) -> MsgGenerator[None]:
+        """A part of a series; one that a pause ends is followed by another."""
+        flyers: list[Any] = [self.camera]
+        group = short_uid("prepare")
+        if flight is not None:
+            flyers.append(flight.axis)
+            yield from bps.prepare(flight.axis, flight.motion(part), group=group)
+            for axis, place in zip(flight.places[::2], flight.places[1::2], strict=True):
+                yield from bps.abs_set(axis, place, group=group)
+        yield from bps.prepare(self.camera, part, group=group)
+        yield from bps.wait(group=group)
+        # Also for a part that is taken after a pause, which has closed the shutter.
+        yield from bps.mv(self.shutter, "open" if beam else "close")
+        # The detector must be waiting for pulses before the axis can give the first.
+        for flyer in flyers:
+            yield from bps.kickoff(flyer, wait=True)
+        yield from collect_until_done(self.camera, flyers, part.stream)
+        if beam and closes:
+            yield from bps.mv(self.shutter, "close")
+
+    def take_points(
+        self,
+        series: FrameSeries,
+        readables: Iterable[Any] = (),
+        places: Callable[[int], list[Any]] = lambda _: [],
+    ) -> MsgGenerator[None]:
+        """Take a series with trigger ``step`` in open beam: one event for each frame.
+
+        Parameters
+        ----------
+        series : FrameSeries
+            From `series`.
+        readables : iterable of device
+            What is read at each point besides the detector.
+        places : callable
+            Axes and positions of a point, in turns, as for `bluesky.plan_stubs.mv`.
+        """
+        devices = [self.camera, *readables]
+        yield from bps.prepare(self.camera, series, wait=True)
+        for number in range(series.num_frames):
+            yield from bps.checkpoint()
+            # All that a point needs: bluesky repeats it after a pause, which closes the shutter.
+            yield from bps.mv(self.shutter, "open", self.camera.next_frame, number, *places(number))
+            yield from bps.trigger_and_read(devices)
+        yield from bps.mv(self.shutter, "close")
+
+
+def record(stream: str, device: Any) -> MsgGenerator[None]:
+    """One event of a stream of its own."""
+    yield from bps.create(name=stream)
+    yield from bps.read(device)
+    yield from bps.save()
+    # Not to be repeated by a pause that comes later.
+    yield from bps.checkpoint()
 
 
 def detector_run(
@@ -137,43 +248,66 @@ def detector_run(
     timing: Timing,
     metadata: dict[str, Any],
     body: Callable[[DetectorRun], MsgGenerator[None]],
-    stops: tuple[Any, ...] = (),
+    stops: Iterable[Any] = (),
+    *,
+    staged: Iterable[Any] = (),
+    retake_missing: bool = True,
 ) -> Generator[Msg, Any, str]:
     """One run around `body`.
 
-    Whatever happens, the shutter is closed, camera and `stops` are stopped and the run is closed.
+    Whatever happens, the shutter is closed, `stops` and camera are stopped and the run is closed.
+
+    Parameters
+    ----------
+    camera, shutter, timing
+        Who takes the frames, and how.
+    metadata : dict
+        Of the start document.
+    body : callable
+        What is done, given the run.
+    stops : iterable of device
+        What may be moving.
+    staged : iterable of device
+        What is staged besides the camera.
+    retake_missing : bool
+        Whether frames that get lost are taken again.
 
     Returns
     -------
     str
         Bluesky run uid.
     """
+    devices = [*(d for d in stops if d is not None), camera]
     uid: str = yield from bps.open_run(metadata)
-    run = DetectorRun(camera, shutter, timing, uid)
+    run = DetectorRun(camera, shutter, timing, uid, retake_missing)
+    # Safe before anything else is cleaned up, which may take its time.
+    safe = bpp.contingency_wrapper(
+        named_failures(body(run)), except_plan=lambda _: close_up(shutter, devices)
+    )
+    # Staged inside the run: unstaging closes the spool, so the stop document finds it closed.
+    together = [camera, *(device for device in staged if device is not None)]
     yield from bpp.contingency_wrapper(
-        bpp.finalize_wrapper(
-            bpp.stage_wrapper(named_failures(body(run)), [camera]),
-            lambda: _close_up(shutter, (camera, *stops)),
-        ),
-        except_plan=_close_failed_run,
+        bpp.finalize_wrapper(bpp.stage_wrapper(safe, together), lambda: close_up(shutter, devices)),
+        except_plan=close_failed_run,
         else_plan=bps.close_run,
     )
     return uid
 
 
-def _close_up(shutter: FastShutter, stops: tuple[Any, ...]) -> MsgGenerator[None]:
-    """A device that fails here does not keep the others from being stopped."""
+def close_up(shutter: FastShutter, devices: list[Any]) -> MsgGenerator[None]:
+    """Close the shutter and stop everything; one that fails does not keep the others from it."""
     yield from bpp.finalize_wrapper(
-        bps.abs_set(shutter, "close", wait=True), lambda: _stop_all(stops)
+        bps.abs_set(shutter, "close", wait=True), lambda: _stop_all(devices)
     )
 
 
-def _stop_all(devices: tuple[Any, ...]) -> MsgGenerator[None]:
+def _stop_all(devices: list[Any]) -> MsgGenerator[None]:
     if devices:
         yield from bpp.finalize_wrapper(bps.stop(devices[0]), lambda: _stop_all(devices[1:]))
 
 
-def _close_failed_run(error: Exception) -> MsgGenerator[None]:
+def close_failed_run(error: Exception) -> MsgGenerator[None]:
+    """Close a run with what became of it."""
     if isinstance(error, RunEngineControlException):
         yield from bps.close_run(exit_status=error.exit_status)
     else:

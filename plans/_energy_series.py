@@ -13,12 +13,8 @@ from bluesky.utils import Msg, MsgGenerator
 
 from apsber_bluesky.core import InputError, submit_prediction
 from apsber_bluesky.devices import Camera, FastShutter, Monochromator, RotationStage, SampleAxis
-from apsber_bluesky.plans._detector_run import (
-    DetectorRun,
-    check_count,
-    detector_metadata,
-    detector_run,
-)
+from apsber_bluesky.plans._checks import check_count
+from apsber_bluesky.plans._detector_run import DetectorRun, detector_run, run_metadata
 from apsber_bluesky.plans._fly_tomography import fly_tomography
 from apsber_bluesky.plans._mosaic_tomography import predicted
 from apsber_bluesky.plans._preflight import flats_s, motion_s, predict_series, series_s, together
@@ -201,10 +197,16 @@ class _Series:
             "flats_per_energy": references.num_flats,
             "exposure_s": timing.exposure_s,
         }
-        metadata = detector_metadata(
-            "energy_series", camera, count * num_images, conditions, self.sample, self.md
+        metadata = run_metadata(
+            "energy_series",
+            "detector",
+            camera,
+            count * num_images,
+            conditions,
+            motors=(self.monochromator,),
+            sample=self.sample,
+            md=self.md,
         )
-        metadata = {"motors": [self.monochromator.name], **metadata}
 
         def body(run: DetectorRun) -> MsgGenerator[None]:
             if references.num_darks:

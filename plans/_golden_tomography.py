@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Generator
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import bluesky.plan_stubs as bps
 from bluesky.utils import Msg, MsgGenerator
 
 from apsber_bluesky.core import InputError, ScanPrediction, TomographyScan, submit_prediction
 from apsber_bluesky.devices import Camera, FastShutter, FlyRotation, RotationStage, SampleAxis
+from apsber_bluesky.plans._checks import check_count, check_number
 from apsber_bluesky.plans._golden_feedback import Convergence
 from apsber_bluesky.plans._preflight import motion_s, predict_tomography
 from apsber_bluesky.plans._scan import (
@@ -27,7 +27,8 @@ from apsber_bluesky.plans._scan import (
 )
 from apsber_bluesky.plans._step_tomography import step_projections
 
-_LONGEST_PATIENCE_S = 600.0
+_LONGEST_PATIENCE_S: Final = 600.0
+_LEAST_TOLERANCE: Final = 1e-6
 
 
 def golden_tomography(
@@ -185,30 +186,13 @@ def _check(
     patience_s: float,
     mode: str,
 ) -> None:
-    for name, count in (("projections_per_turn", projections_per_turn), ("most_turns", most_turns)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InputError(f"{name} is {count!r}; give a whole number, 1 or more")
-    if tolerance is not None and not _is_between(tolerance, 0.0, 1.0):
-        raise InputError(
-            f"tolerance is {tolerance!r}; give a relative error above 0 and up to 1, or None to"
-            " take all turns"
-        )
-    if not _is_between(patience_s, 0.0, _LONGEST_PATIENCE_S):
-        raise InputError(
-            f"feedback_patience_s is {patience_s!r}; give a time above 0 and up to"
-            f" {_LONGEST_PATIENCE_S:g} s"
-        )
+    check_count("projections_per_turn", projections_per_turn)
+    check_count("most_turns", most_turns)
+    if tolerance is not None:
+        check_number("tolerance", tolerance, _LEAST_TOLERANCE, 1.0)
+    check_number("feedback_patience_s", patience_s, 0.0, _LONGEST_PATIENCE_S, "s")
     if mode not in ("fly", "step"):
         raise InputError(f"mode is {mode!r}; give 'fly' or 'step'")
-
-
-def _is_between(value: Any, low: float, high: float) -> bool:
-    return (
-        not isinstance(value, bool)
-        and isinstance(value, int | float)
-        and math.isfinite(value)
-        and low < value <= high
-    )
 
 
 def _turns(scan: TomographyScan, timing: Timing) -> list[FlyRotation]:

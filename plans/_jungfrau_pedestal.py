@@ -17,6 +17,7 @@ from apsber_bluesky.core import (
     RunState,
     find_run,
     has_pedestals,
+    submit_prediction,
 )
 from apsber_bluesky.devices import (
     FastShutter,
@@ -24,13 +25,9 @@ from apsber_bluesky.devices import (
     JungfrauGainMode,
     JungfrauSetting,
 )
-from apsber_bluesky.plans._jungfrau_run import (
-    ChipSettings,
-    check_exposures,
-    jungfrau_run,
-    recorded_run,
-    take_series,
-)
+from apsber_bluesky.plans._detector_run import DetectorRun, detector_run, run_metadata
+from apsber_bluesky.plans._jungfrau_run import SETTING_UP_S, exposure_timing, set_chip, with_chip
+from apsber_bluesky.plans._preflight import predict_series, series_s
 
 #: Gain modes in which the dark reads as G0, G1 and G2.
 STAGES: Final[tuple[JungfrauGainMode, ...]] = ("dynamic", "forceswitchg1", "forceswitchg2")
@@ -99,45 +96,48 @@ def jungfrau_pedestal(
     """
     if type(num_frames) is not int or not 2 <= num_frames <= _MOST_FRAMES:
         raise InputError(f"num_frames is {num_frames!r}; give 2 to {_MOST_FRAMES}")
-    settings = ChipSettings("dynamic", setting, extra_storage_cells, storage_cell_start)
+    chip = replace(
+        detector.chip,
+        gain_mode="dynamic",
+        setting=setting,
+        extra_storage_cells=extra_storage_cells,
+        storage_cell_start=storage_cell_start,
+    )
+    chip.check(detector.name)
+    images = chip.images_per_exposure
+    timing = exposure_timing(chip, exposure_s, frame_period_s)
+    each = num_frames * images
+    detector.check(DetectorRun(detector, shutter, timing, "").series("darks", each), chip)
+    each_s = series_s(each // images, timing) + SETTING_UP_S
+    submit_prediction(
+        predict_series("jungfrau_pedestal", detector, len(STAGES) * each, len(STAGES) * each_s, 0.0)
+    )
+    rows, columns = detector.frame_shape
+    conditions = {
+        "kind": "jungfrau_pedestal",
+        "name": detector.name,
+        "gain_modes": list(STAGES),
+        "frames_per_stage": each,
+        "cells": list(chip.storage_cells),
+        "exposure_s": timing.exposure_s,
+        "period_s": timing.period_s,
+        "setting": setting,
+        "rows": rows,
+        "columns": columns,
+    }
 
-    def body() -> Generator[Msg, Any, str]:
-        images = detector.images_per_exposure
-        exposures = check_exposures(num_frames * images, exposure_s, frame_period_s, images)
-        detector.check(exposures.series("", "darks"))
-        rows, columns = detector.frame_shape
-        conditions = {
-            "kind": "jungfrau_pedestal",
-            "name": detector.name,
-            "gain_modes": list(STAGES),
-            "frames_per_stage": exposures.num_frames,
-            "cells": list(detector.storage_cells),
-            "exposure_s": exposures.exposure_s,
-            "period_s": exposures.period_s,
-            "setting": setting,
-            "rows": rows,
-            "columns": columns,
-        }
-        metadata = {
-            "plan_name": "jungfrau_pedestal",
-            "technique": "detector",
-            "detectors": [detector.name],
-            "detectors_metadata": {detector.name: detector.detector_metadata()},
-            "num_points": len(STAGES) * exposures.num_frames,
-            "detector": conditions,
-            **(md or {}),
-        }
+    def body(run: DetectorRun) -> MsgGenerator[None]:
+        for mode in STAGES:
+            yield from set_chip(detector, replace(chip, gain_mode=mode))
+            yield from run.take_series(run.series("darks", each), beam=False, multiple=images)
 
-        def take(uid: str) -> MsgGenerator[None]:
-            yield from bps.mv(shutter, "close")
-            for number, mode in enumerate(STAGES):
-                yield from replace(settings, gain_mode=mode).apply(detector)
-                series = exposures.series(uid, "darks")
-                yield from take_series(detector, series, declared=number > 0)
+    def whole() -> Generator[Msg, Any, str]:
+        metadata = run_metadata(
+            "jungfrau_pedestal", "detector", detector, len(STAGES) * each, conditions, md=md
+        )
+        return (yield from detector_run(detector, shutter, timing, metadata, body))
 
-        return (yield from recorded_run(detector, None, metadata, take))
-
-    uid = yield from jungfrau_run(detector, shutter, None, settings, body())
+    uid = yield from with_chip(detector, chip, whole())
     yield from _await_pedestals(detector, uid)
     return uid
 

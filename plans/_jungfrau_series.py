@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
-import bluesky.plan_stubs as bps
 from bluesky.utils import Msg, MsgGenerator
 
-from apsber_bluesky.core import DEFAULT_PEDESTAL_AGE_S, InputError, find_pedestals
+from apsber_bluesky.core import (
+    DEFAULT_PEDESTAL_AGE_S,
+    InputError,
+    ScanPrediction,
+    find_pedestals,
+    submit_prediction,
+)
 from apsber_bluesky.devices import (
     FastShutter,
     FlyRotation,
     FrameSeries,
+    JungfrauChip,
     JungfrauDetector,
     JungfrauSetting,
     RotationStage,
 )
-from apsber_bluesky.plans._jungfrau_run import (
-    ChipSettings,
-    Exposures,
-    begin_series,
-    check_exposures,
-    collect,
-    jungfrau_run,
-    recorded_run,
-    take_series,
+from apsber_bluesky.plans._checks import check_count
+from apsber_bluesky.plans._detector_run import (
+    DetectorRun,
+    Flight,
+    detector_run,
+    one_pulse,
+    run_metadata,
 )
+from apsber_bluesky.plans._jungfrau_run import SETTING_UP_S, exposure_timing, with_chip
+from apsber_bluesky.plans._preflight import (
+    SHUTTER_S,
+    flight_s,
+    motion_s,
+    place_of,
+    predict_series,
+    series_s,
+)
+from apsber_bluesky.plans._scan import Timing
+
+_ENERGY_BYTES: Final = 4
 
 
 def jungfrau_series(
@@ -45,13 +62,15 @@ def jungfrau_series(
     storage_cell_start: int = 15,
     pedestal: str = "newest",
     max_pedestal_age_s: float = DEFAULT_PEDESTAL_AGE_S,
+    retake_missing: bool = True,
     sample: str = "",
     md: dict[str, Any] | None = None,
 ) -> Generator[Msg, Any, str]:
     """Take a series of diffraction images with a Jungfrau.
 
     Pixels choose their gain themselves. Where the profile has the detector's gains, the frames
-    are converted to energies while they come, with the newest pedestals that fit.
+    are converted to energies while they come, with the newest pedestals that fit. The run may be
+    paused, suspended and resumed at any time: it goes on from the first frame that is not on disk.
 
     Parameters
     ----------
@@ -85,6 +104,9 @@ def jungfrau_series(
         storage cells; the uid of their run, or its beginning; or ``none``.
     max_pedestal_age_s : float
         Refuse pedestals that are older [s].
+    retake_missing : bool
+        Whether frames that get lost are taken again, up to three times in all; not with
+        ``external``: a detector that ignored a pulse counts on without it.
     sample : str
         Name of the sample.
     md : dict, optional
@@ -103,7 +125,8 @@ def jungfrau_series(
     Raises
     ------
     InputError
-        If an argument is wrong or no pedestals fit, before anything moves.
+        If an argument is wrong, no pedestals fit, or the frames would not fit the disk, before
+        anything moves.
     """
     if trigger not in ("internal", "external", "start"):
         raise InputError(f"trigger is {trigger!r}; give 'internal', 'external' or 'start'")
@@ -112,73 +135,135 @@ def jungfrau_series(
             "with trigger='internal' nothing ties frames to angles; give 'external' or 'start', or"
             " leave rotation out"
         )
-    settings = ChipSettings("dynamic", setting, extra_storage_cells, storage_cell_start)
+    chip = replace(
+        detector.chip,
+        gain_mode="dynamic",
+        setting=setting,
+        extra_storage_cells=extra_storage_cells,
+        storage_cell_start=storage_cell_start,
+    )
+    chip.check(detector.name)
+    check_count("num_frames", num_frames)
+    timing = exposure_timing(chip, exposure_s, frame_period_s)
+    setup = _Series(detector, shutter, rotation, chip, timing, num_frames, trigger)
+    detector.check(setup.series(DetectorRun(detector, shutter, timing, "")), chip)
+    conditions = setup.conditions()
+    conditions |= _pedestals(detector, chip, exposure_s, pedestal, max_pedestal_age_s)
+    if rotation is not None:
+        count = num_frames // chip.images_per_exposure
+        fly = FlyRotation(rotation_start_deg, rotation_step_deg, count, timing.period_s)
+        setup = replace(setup, fly=fly)
+        rotation.check(setup.motion(fly))
+        conditions["rotation_start_deg"] = float(rotation_start_deg)
+        conditions["rotation_step_deg"] = float(rotation_step_deg)
+    submit_prediction(setup.predict(with_energies=bool(conditions["pedestal_files"])))
 
-    def body() -> Generator[Msg, Any, str]:
-        images = detector.images_per_exposure
-        exposures = check_exposures(num_frames, exposure_s, frame_period_s, images, trigger)
-        detector.check(exposures.series("", "primary"))
-        fly = None
-        if rotation is not None:
-            count = num_frames // images
-            fly = _fly(exposures, count, rotation_start_deg, rotation_step_deg)
-            rotation.check(fly)
-        conditions = _conditions(detector, exposures)
-        conditions |= _pedestals(detector, exposure_s, pedestal, max_pedestal_age_s)
-        if fly is not None:
-            conditions["rotation_start_deg"] = float(rotation_start_deg)
-            conditions["rotation_step_deg"] = float(rotation_step_deg)
-        metadata = {
-            "plan_name": "jungfrau_series",
-            "technique": "crystallography",
-            "detectors": [detector.name],
-            "motors": [] if rotation is None else [rotation.name],
-            "detectors_metadata": {detector.name: detector.detector_metadata()},
-            "num_points": num_frames,
-            "crystallography": conditions,
-            **({"sample": sample} if sample else {}),
-            **(md or {}),
+    def whole() -> Generator[Msg, Any, str]:
+        metadata = run_metadata(
+            "jungfrau_series",
+            "crystallography",
+            detector,
+            num_frames,
+            conditions,
+            motors=() if rotation is None else (rotation,),
+            sample=sample,
+            md=md,
+        )
+        return (
+            yield from detector_run(
+                detector,
+                shutter,
+                timing,
+                metadata,
+                setup.take,
+                stops=(rotation,),
+                staged=(rotation,),
+                retake_missing=retake_missing,
+            )
+        )
+
+    return (yield from with_chip(detector, chip, whole()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """A series: who takes it, and how; `fly` has one pulse for each exposure."""
+
+    detector: JungfrauDetector
+    shutter: FastShutter
+    rotation: RotationStage | None
+    chip: JungfrauChip
+    timing: Timing
+    num_frames: int
+    trigger: Literal["internal", "external", "start"]
+    fly: FlyRotation | None = None
+
+    def series(self, run: DetectorRun) -> FrameSeries:
+        """The request for the detector."""
+        # Of the images of several storage cells all have one angle, which no step can say.
+        fly = self.fly if self.chip.images_per_exposure == 1 else None
+        return run.series("primary", self.num_frames, self.trigger, fly)
+
+    def conditions(self) -> dict[str, Any]:
+        """What the start document says of the series."""
+        rows, columns = self.detector.frame_shape
+        return {
+            "kind": "jungfrau_series",
+            "name": self.detector.name,
+            "num_frames": self.num_frames,
+            "cells": list(self.chip.storage_cells),
+            "exposure_s": self.timing.exposure_s,
+            "period_s": self.timing.period_s,
+            "trigger": self.trigger,
+            "setting": self.chip.setting,
+            "rows": rows,
+            "columns": columns,
         }
 
-        def take(uid: str) -> MsgGenerator[None]:
-            series = exposures.series(uid, "primary")
-            yield from bps.mv(shutter, "open")
-            if rotation is None or fly is None:
-                yield from take_series(detector, series)
-            else:
-                yield from _fly_series(detector, rotation, series, fly)
-            yield from bps.mv(shutter, "close")
+    def motion(self, fly: FlyRotation) -> FlyRotation:
+        """How the sample turns, with a pulse for each exposure, or one for all."""
+        return fly if self.trigger == "external" else one_pulse(fly)
 
-        return (yield from recorded_run(detector, rotation, metadata, take))
+    def predict(self, *, with_energies: bool) -> ScanPrediction:
+        """What the run will take."""
+        rows, columns = self.detector.frame_shape
+        exposures = self.num_frames // self.chip.images_per_exposure
+        beam_s = exposures * self.timing.period_s + SHUTTER_S
+        took_s = series_s(1, self.timing) + SETTING_UP_S + SHUTTER_S
+        if self.rotation is not None and self.fly is not None:
+            beam_s = flight_s(self.rotation, exposures * self.timing.period_s) + SHUTTER_S
+            here_deg = place_of(self.rotation, self.fly.start_deg)
+            took_s += motion_s(self.rotation, self.fly.start_deg - here_deg)
+        return predict_series(
+            "jungfrau_series",
+            self.detector,
+            self.num_frames,
+            took_s + beam_s,
+            beam_s,
+            result_bytes=self.num_frames * rows * columns * _ENERGY_BYTES * with_energies,
+        )
 
-    return (yield from jungfrau_run(detector, shutter, rotation, settings, body()))
+    def take(self, run: DetectorRun) -> MsgGenerator[None]:
+        """The body of the run."""
+        series, images = self.series(run), self.chip.images_per_exposure
+        rotation, fly = self.rotation, self.fly
+        flight = None
+        if rotation is not None and fly is not None:
 
+            def turn(part: FrameSeries) -> FlyRotation:
+                first = ((part.first_index or 0) - (series.first_index or 0)) // images
+                return self.motion(fly.part(first, part.num_frames // images))
 
-def _fly(exposures: Exposures, count: int, start_deg: float, step_deg: float) -> FlyRotation:
-    """How the sample turns, with a pulse for each exposure, or one for all."""
-    if exposures.trigger == "external":
-        return FlyRotation(start_deg, step_deg, count, exposures.period_s)
-    return FlyRotation(start_deg, step_deg * count, 1, exposures.period_s * count)
-
-
-def _conditions(detector: JungfrauDetector, exposures: Exposures) -> dict[str, Any]:
-    rows, columns = detector.frame_shape
-    return {
-        "kind": "jungfrau_series",
-        "name": detector.name,
-        "num_frames": exposures.num_frames,
-        "cells": list(detector.storage_cells),
-        "exposure_s": exposures.exposure_s,
-        "period_s": exposures.period_s,
-        "trigger": exposures.trigger,
-        "setting": str(detector.setting.get()),
-        "rows": rows,
-        "columns": columns,
-    }
+            flight = Flight(rotation, turn)
+        yield from run.take_series(series, beam=True, flight=flight, multiple=images)
 
 
 def _pedestals(
-    detector: JungfrauDetector, exposure_s: float, pedestal: str, max_age_s: float
+    detector: JungfrauDetector,
+    chip: JungfrauChip,
+    exposure_s: float,
+    pedestal: str,
+    max_age_s: float,
 ) -> dict[str, Any]:
     """The run whose pedestals are used, and their files."""
     if pedestal == "none":
@@ -190,27 +275,13 @@ def _pedestals(
         )
     found = find_pedestals(
         detector.data_root,
-        detector.pedestal_need(exposure_s),
+        detector.pedestal_need(exposure_s, chip),
         max_age_s=max_age_s,
         run_uid="" if pedestal == "newest" else pedestal,
     )
-    files = {str(cell): found.files[cell] for cell in detector.storage_cells}
+    files = {str(cell): found.files[cell] for cell in chip.storage_cells}
     return {
         "pedestal_run": found.run_uid,
         "pedestal_taken_s": found.taken_s,
         "pedestal_files": files,
     }
-
-
-def _fly_series(
-    detector: JungfrauDetector, rotation: RotationStage, series: FrameSeries, fly: FlyRotation
-) -> MsgGenerator[None]:
-    yield from begin_series()
-    yield from bps.prepare(rotation, fly, group="prepare")
-    yield from bps.prepare(detector, series, group="prepare")
-    yield from bps.wait(group="prepare")
-    yield from bps.declare_stream(detector, name="primary", collect=True)
-    # The detector must be waiting for pulses before the axis can give the first.
-    yield from bps.kickoff(detector, wait=True)
-    yield from bps.kickoff(rotation, wait=True)
-    yield from collect(detector, [detector, rotation], "primary")

@@ -17,7 +17,7 @@ from apsber_bluesky.core import (
     submit_prediction,
 )
 from apsber_bluesky.devices import Camera, FastShutter, RotationStage, SampleStage
-from apsber_bluesky.plans._detector_run import check_count, check_number
+from apsber_bluesky.plans._checks import check_count, check_number
 from apsber_bluesky.plans._fly_tomography import fly_tomography
 from apsber_bluesky.plans._preflight import motion_s, together
 

@@ -20,10 +20,12 @@ from apsber_bluesky.plans._scan import Instrument, References, Timing
 # What devices and software take beside exposures and motion; measured at the simulated beamline
 # with its camera, see benchmarks/preflight.py.
 _RUN_S: Final = 0.25  # open and close a run, stage and unstage, read the baseline twice
-_SERIES_S: Final = 0.2  # arm camera and receiver, wait for the last frame on disk
+#: Arm camera and receiver, wait for the last frame on disk.
+SERIES_S: Final = 0.2  # arm camera and receiver, wait for the last frame on disk
 _STEP_S: Final = 0.02  # arm, trigger and read back one point of a step scan
 _MOVE_S: Final = 0.03  # a motion begins, and its end is noticed
-_SHUTTER_S: Final = 0.06
+#: The shutter opens or closes.
+SHUTTER_S: Final = 0.06
 # Frames are announced so often, and live slices shown so often.
 _ANNOUNCE_S: Final = 0.25
 _SHOW_S: Final = 0.5
@@ -86,12 +88,22 @@ class Parts:
 
 
 def series_s(num_frames: int, timing: Timing) -> float:
-    """Time for a series at the camera's own pace [s]."""
-    return _SERIES_S + num_frames * timing.period_s if num_frames else 0.0
+    """Time for a series at the camera's own pace, if it has any frames [s]."""
+    return SERIES_S + num_frames * timing.period_s if num_frames else 0.0
+
+
+def flight_s(axis: Any, pulses_s: float) -> float:
+    """Time for a motion at the speed of the pulses, with its run-up and what follows it [s]."""
+    return 2 * _ramp_s(axis) + pulses_s + _MOVE_S
 
 
 def _darks_s(references: References, timing: Timing) -> float:
-    return _SHUTTER_S + series_s(references.num_darks, timing) if references.num_darks else 0.0
+    return SHUTTER_S + series_s(references.num_darks, timing) if references.num_darks else 0.0
+
+
+def point_s(timing: Timing) -> float:
+    """Time for one point of a step scan, without the motion to it [s]."""
+    return timing.exposure_s + _STEP_S
 
 
 def flats_s(instrument: Instrument, references: References, timing: Timing) -> float:
@@ -100,7 +112,7 @@ def flats_s(instrument: Instrument, references: References, timing: Timing) -> f
         return 0.0
     way = references.sample_out_mm - references.sample_in_mm
     there = motion_s(instrument.sample_x, way)
-    return 2 * there + 2 * _SHUTTER_S + series_s(references.num_flats, timing)
+    return 2 * there + 2 * SHUTTER_S + series_s(references.num_flats, timing)
 
 
 def _references_s(
@@ -130,21 +142,21 @@ def tomography_parts(
     before = _RUN_S / 2 + motion_s(instrument.sample_x, references.sample_in_mm - x_mm)
     before += _references_s(instrument, references, timing, "start")
     if fly is None:
-        each = motion_s(rotation, scan.step_deg) + timing.exposure_s + _STEP_S
-        before += _SERIES_S + _SHUTTER_S + motion_s(rotation, at_first - here)
+        each = motion_s(rotation, scan.step_deg) + point_s(timing)
+        before += SERIES_S + SHUTTER_S + motion_s(rotation, at_first - here)
         period, lead = each, 0.0
         projections = each * scan.num_projections
         last = scan.rotation_stop_deg - scan.step_deg
     else:
         ramp_s = _ramp_s(rotation)
         run_up = fly.lead_deg(ramp_s)
-        before += _SERIES_S + _SHUTTER_S + motion_s(rotation, at_first - here - run_up)
+        before += SERIES_S + SHUTTER_S + motion_s(rotation, at_first - here - run_up)
         period = fly.period_s
         # Half a step of the run-up, and one more at the end, are at full speed.
         lead = ramp_s + period / 2
         projections = 2 * ramp_s + (fly.num_pulses + 1) * period
         last = fly.start_deg + fly.num_pulses * fly.step_deg + fly.direction * run_up
-    after = _SHUTTER_S + _references_s(instrument, references, timing, "end") + _RUN_S / 2
+    after = SHUTTER_S + _references_s(instrument, references, timing, "end") + _RUN_S / 2
     if return_rotation:
         after += motion_s(rotation, last - at_first)
     return Parts(before, projections, after, period, lead)
@@ -192,7 +204,7 @@ def predict_tomography(
         duration_s=parts.total,
         frames=frames,
         disk_bytes=frames * frame_bytes(scan),
-        beam_time_s=parts.projections + _SHUTTER_S,
+        beam_time_s=parts.projections + SHUTTER_S,
     )
     resources = resources_of(instrument.camera)
     if resources is None:
@@ -227,7 +239,14 @@ def frame_bytes(scan: TomographyScan) -> int:
 
 
 def predict_series(
-    plan_name: str, camera: Any, num_frames: int, duration_s: float, beam_time_s: float
+    plan_name: str,
+    camera: Any,
+    num_frames: int,
+    duration_s: float,
+    beam_time_s: float,
+    *,
+    result_bytes: int = 0,
+    pixel_bytes: int | None = None,
 ) -> ScanPrediction:
     """Predict a run that is no tomography scan: frames and time.
 
@@ -241,15 +260,19 @@ def predict_series(
         Frames of all series.
     duration_s, beam_time_s : float
         Time of the run without opening and closing it, and with the sample in open beam [s].
+    result_bytes : int
+        What is made of the frames [byte].
+    pixel_bytes : int, optional
+        Size of a pixel [byte], where that of now need not be that of the run.
     """
     rows, columns = camera.frame_shape
-    size = rows * columns * np.dtype(camera.frame_dtype).itemsize
+    size = rows * columns * (pixel_bytes or np.dtype(camera.frame_dtype).itemsize)
     resources = resources_of(camera)
     return ScanPrediction(
         plan_name=plan_name,
         duration_s=_RUN_S + duration_s,
         frames=num_frames,
-        disk_bytes=num_frames * size,
+        disk_bytes=num_frames * size + result_bytes,
         beam_time_s=beam_time_s,
         free_disk_bytes=None if resources is None else resources.free_disk_bytes,
     )

@@ -261,19 +261,25 @@ class ScanRun:
             step_deg=None if fly is None else fly.step_deg,
         )
 
+    def curtailed(self, stream: StreamName, num_frames: int) -> None:
+        """A stream has only so many frames; the next series goes on behind them."""
+        self._planned[stream] = num_frames
+
     def references_at(self, when: Literal["start", "end"]) -> MsgGenerator[None]:
         """Take the darks and flats that belong at the start or the end."""
         references = self.references
         if references.num_darks and references.dark_mode in (when, "both"):
-            yield from self._darks()
+            yield from self.darks()
         if references.num_flats and references.flat_mode in (when, "both"):
-            yield from self._flats()
+            yield from self.flats()
 
-    def _darks(self) -> MsgGenerator[None]:
+    def darks(self) -> MsgGenerator[None]:
+        """Take a series of darks."""
         yield from bps.mv(self.instrument.shutter, "close")
         yield from self.take_series("darks", self.references.num_darks, beam=False)
 
-    def _flats(self) -> MsgGenerator[None]:
+    def flats(self) -> MsgGenerator[None]:
+        """Take a series of flats."""
         instrument, references = self.instrument, self.references
         yield from bps.mv(instrument.sample_x, references.sample_out_mm)
         yield from self.take_series("flats", references.num_flats, beam=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from typing import Any, Literal
 
@@ -17,6 +16,8 @@ from apsber_bluesky.devices import (
     SampleAxis,
     Trigger,
 )
+from apsber_bluesky.plans._checks import check_count, is_number
+from apsber_bluesky.plans._detector_run import run_metadata
 from apsber_bluesky.plans._scan import Timing, check_timing
 from apsber_bluesky.plans._scattering_run import Scattering
 
@@ -110,7 +111,8 @@ def scattering_series(
         If the detector is not ready.
     """
     places = _check_positions(axis, positions_mm)
-    _check_counts(num_frames, num_darks)
+    check_count("num_frames", num_frames)
+    check_count("num_darks", num_darks, least=0)
     timing = _check_timing(detector, exposure_s, frame_period_s)
     _check_rotation(rotation, trigger, rotation_start_deg, rotation_step_deg)
     fly = None
@@ -122,7 +124,7 @@ def scattering_series(
         fly = FlyRotation(rotation_start_deg, rotation_step_deg, num_frames, timing.period_s)
         rotation.check(fly)
     energy = _check_energy(detector, energy_keV)
-    if transmission is not None and not (_is_number(transmission) and 0 < transmission <= 1):
+    if transmission is not None and not (is_number(transmission) and 0 < transmission <= 1):
         raise InputError(f"transmission is {transmission!r}; give a number above 0 and up to 1")
     setup = Scattering(
         detector=detector,
@@ -137,7 +139,7 @@ def scattering_series(
         fly=fly,
         retake_missing=retake_missing,
     )
-    detector.check(setup.series("", "primary"))
+    setup.check()
     submit_prediction(setup.predict())
     conditions = {
         "energy_keV": energy,
@@ -155,22 +157,18 @@ def scattering_series(
         "rotation_step_deg": rotation_step_deg if rotation is not None else None,
         "transmission": transmission,
     }
-    metadata: dict[str, Any] = {
-        "plan_name": "scattering_series",
-        "technique": "scattering",
-        "detectors": [detector.name],
-        "motors": [device.name for device in (axis, rotation) if device is not None],
-        "num_points": len(places) * num_frames,
-        "detectors_metadata": {detector.name: detector.detector_metadata()},
-        "scattering": conditions,
-    }
-    if sample:
-        metadata["sample"] = sample
-    return (yield from setup.run({**metadata, **(md or {})}))
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is not bool and isinstance(value, int | float) and math.isfinite(value)
+    motors = [device for device in (axis, rotation) if device is not None]
+    metadata = run_metadata(
+        "scattering_series",
+        "scattering",
+        detector,
+        len(places) * num_frames,
+        conditions,
+        motors=motors,
+        sample=sample,
+        md=md,
+    )
+    return (yield from setup.run(metadata))
 
 
 def _check_positions(
@@ -184,7 +182,7 @@ def _check_positions(
         raise InputError("positions_mm is empty; give at least one position in mm")
     low, high = axis.limits
     for place in positions_mm:
-        if not _is_number(place):
+        if not is_number(place):
             raise InputError(f"positions_mm has {place!r}; give positions in mm")
         if low < high and not low <= place <= high:
             raise InputError(
@@ -203,12 +201,6 @@ def _check_timing(
     return timing
 
 
-def _check_counts(num_frames: int, num_darks: int) -> None:
-    for name, value, least in (("num_frames", num_frames, 1), ("num_darks", num_darks, 0)):
-        if type(value) is not int or value < least:
-            raise InputError(f"{name} is {value!r}; give a number of frames, {least} or more")
-
-
 def _check_rotation(
     rotation: RotationStage | None, trigger: Trigger, start_deg: float, step_deg: float
 ) -> None:
@@ -220,7 +212,7 @@ def _check_rotation(
             " 'external', 'gate' or 'start', or no rotation"
         )
     for name, value in (("rotation_start_deg", start_deg), ("rotation_step_deg", step_deg)):
-        if not _is_number(value):
+        if not is_number(value):
             raise InputError(f"{name} is {value!r}; give an angle in degrees")
 
 
@@ -228,7 +220,7 @@ def _check_energy(detector: EigerDetector, energy_keV: float | None) -> float | 
     is_set = detector.photon_energy_keV
     if energy_keV is None:
         return is_set
-    if not (_is_number(energy_keV) and energy_keV > 0):
+    if not (is_number(energy_keV) and energy_keV > 0):
         raise InputError(f"energy_keV is {energy_keV!r}; give a photon energy in keV")
     if is_set is not None and abs(energy_keV - is_set) > _ENERGY_TOLERANCE * is_set:
         raise InputError(

@@ -141,4 +141,6 @@ def step_projections(run: ScanRun, angles_deg: list[float]) -> MsgGenerator[None
         yield from bps.mv(run.instrument.shutter, "open", rotation, angle_deg)
         yield from bps.mv(camera.next_frame, number)
         yield from bps.trigger_and_read([camera, rotation])
+    # What follows is not to repeat the last point.
+    yield from bps.checkpoint()
     yield from bps.mv(run.instrument.shutter, "close")

@@ -33,6 +33,7 @@ def take_whole_series(
     *,
     retake_missing: bool = True,
     gap: int = 0,
+    multiple: int = 1,
 ) -> MsgGenerator[None]:
     """Take a series; frames that a pause, a suspension or a loss leaves out are taken again.
 
@@ -50,6 +51,8 @@ def take_whole_series(
         interruption leaves out always is.
     gap : int
         Missing frames with at most so many others between them are taken in one sweep.
+    multiple : int
+        Frames that are always taken together; those of them that are on disk already stay there.
 
     Yields
     ------
@@ -66,7 +69,7 @@ def take_whole_series(
         wanted = missing[attempts[missing - first] < most]
         if not wanted.size:
             break
-        start, count = next_part(wanted, gap)
+        start, count = whole_groups(*next_part(wanted, gap), first, multiple)
         if (yield from until_interrupted(detector, sweep(series.part(start, count)))):
             attempts[start - first : start - first + count] += 1
     if missing.size:
@@ -79,6 +82,12 @@ def next_part(missing: np.ndarray[Any, np.dtype[np.int_]], gap: int) -> tuple[in
     breaks = np.flatnonzero(np.diff(missing) > gap + 1)
     last = missing[breaks[0]] if breaks.size else missing[-1]
     return int(missing[0]), int(last - missing[0] + 1)
+
+
+def whole_groups(start: int, count: int, first: int, size: int) -> tuple[int, int]:
+    """Widen a part to whole groups of `size` frames, counted from place `first` of the series."""
+    before = (start - first) % size
+    return start - before, -(-(count + before) // size) * size
 
 
 def until_interrupted(

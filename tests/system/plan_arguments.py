@@ -42,14 +42,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-CHANGES["simulation"].setdefault("detectors", []).append("jungfrau")
-CHANGES.setdefault("streaming", {}).setdefault("detectors", {})["jungfrau"] = {
-    "format": "jungfrau",
-    "module_grid": [2, 1],
-}
-CHANGES.setdefault("devices", {})["apsber_bluesky.devices.JungfrauDetector"] = [
-    {"name": "jungfrau", "prefix": "$(P)jungfrau:", "labels": ["detectors"]}
-]
 ARGUMENTS["jungfrau_pedestal"] = {"detector": Device("jungfrau"), "num_frames": 4}
 ARGUMENTS["jungfrau_series"] = {
     "detector": Device("jungfrau"),
@@ -60,14 +52,6 @@ ARGUMENTS["jungfrau_series"] = {
     "rotation_step_deg": 0.5,
 }
 
-CHANGES["simulation"].setdefault("detectors", []).append("eiger")
-CHANGES.setdefault("streaming", {}).setdefault("detectors", {})["eiger"] = {
-    "format": "eiger2",
-    "codec": "bslz4",
-}
-CHANGES.setdefault("devices", {})["apsber_bluesky.devices.EigerDetector"] = [
-    {"name": "eiger", "prefix": "$(P)eiger:", "labels": ["detectors"]}
-]
 ARGUMENTS["scattering_series"] = {
     "detector": Device("eiger"),
     "axis": Device("sample_x"),
@@ -78,22 +62,6 @@ ARGUMENTS["scattering_series"] = {
     "sample": "spheres",
 }
 
-CHANGES["simulation"].setdefault("detectors", []).append("vortex")
-CHANGES.setdefault("streaming", {}).setdefault("detectors", {})["vortex"] = {
-    "pva": "auto",
-    "first_id": 0,
-}
-CHANGES.setdefault("devices", {})["apsber_bluesky.devices.VortexDetector"] = [
-    {
-        "name": "vortex",
-        "prefix": "$(P)vortex:",
-        "photon_energy_keV": 20.0,
-        "labels": ["detectors"],
-    }
-]
-CHANGES["devices"]["apsber_bluesky.devices.FlyAxis"] = [
-    {"name": "fly_x", "prefix": "$(P)m2", "labels": ["motors"]}
-]
 ARGUMENTS["xrf_map"] = {
     "fast_axis": Device("fly_x"),
     "slow_axis": Device("sample_stage.y"),
@@ -121,6 +89,25 @@ ARGUMENTS["mosaic_tomography"] = {
 }
 # Behind the mosaic, which leaves the sample in the middle of the picture.
 ARGUMENTS["align_rotation_axis"] = {"exposure_s": 0.02, "num_darks": 2, "num_flats": 2}
+
+ARGUMENTS["golden_tomography"] = {
+    "projections_per_turn": 12,
+    "most_turns": 3,
+    "tolerance": 0.9,
+    "exposure_s": 0.01,
+    "num_darks": 2,
+    "num_flats": 2,
+    "return_rotation": False,
+    "sample": "golden",
+}
+ARGUMENTS["streaming_tomography"] = {
+    "projections_per_half_turn": 24,
+    "longest_s": 3.5,
+    "exposure_s": 0.01,
+    "num_darks": 2,
+    "num_flats": 2,
+    "sample": "streaming",
+}
 
 
 def write_profile(repository: Path, file: Path) -> dict[str, Any]:

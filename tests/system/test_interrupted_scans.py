@@ -142,8 +142,43 @@ with start("simulated", small) as s:
             found = zarr.open_array(s.folder(uid).volume / "0", mode="r")[:]
             outcome["same_volume"] = bool(np.array_equal(found, volume))
         results.append(outcome)
+
+    documents, points = [], 16
+    token = RE.subscribe(lambda name, document: documents.append((name, document)))
+    steps = s.plans.step_tomography(
+        *devices, num_projections=points, exposure_s=0.05, num_darks=0, num_flats=0,
+        rotation_stop_deg=16.0, return_rotation=False,
+    )
+    # While the fifth point is exposed.
+    def pause_at_fifth(message):
+        if message.command == "trigger" and len(triggered) < 5:
+            triggered.append(message)
+            if len(triggered) == 5:
+                threading.Timer(0.02, RE.request_pause).start()
+    triggered = []
+    RE.msg_hook = pause_at_fifth
+    try:
+        RE(steps)
+    except RunEngineInterrupted:
+        paused = settled()
+        RE.resume()
+    RE.msg_hook = None
+    uid = documents[0][1]["uid"]
+    summary = s.wait(uid, 60)
+    streams = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
+    with RunLedger(s.folder(uid).ledger) as ledger:
+        own = ledger.books.to_dict()["streams"]["primary"]
+    with h5py.File(s.folder(uid).raw) as file:
+        group = file["entry/primary"]
+        means, angles = group["data"][()].mean((1, 2)).tolist(), group["angle"][()].tolist()
+    stepped = {
+        "paused": paused, "books": own, "means": means, "angles": angles,
+        "exit": [doc["exit_status"] for name, doc in documents if name == "stop"],
+        "numbers": [doc["seq_num"] for name, doc in documents
+                    if name == "event" and streams[doc["descriptor"]] == "primary"],
+    }
 print("RESULT", json.dumps({"usual_speed": usual_speed, "duration_s": duration_s,
-                            "scans": results}))
+                            "scans": results, "stepped": stepped}))
 """
 
 
@@ -229,6 +264,16 @@ def test_an_aborted_scan_leaves_the_hardware_safe_and_is_closed(session):
         assert all(scan["same_frames"].values()), scan
         for own in scan["books"]["streams"].values():
             assert own["expected"] - own["written"] == scan_length(own["missing"]), scan
+
+
+def test_a_step_scan_that_is_paused_takes_its_point_again(session):
+    stepped = session["stepped"]
+    assert (stepped["paused"], stepped["exit"]) == (SAFE, ["success"])
+    assert (stepped["books"]["expected"], stepped["books"]["written"]) == (16, 16)
+    assert stepped["numbers"] == list(range(1, 17))
+    assert stepped["angles"] == pytest.approx(list(range(16)), abs=0.01)
+    # None of them behind a closed shutter.
+    assert min(stepped["means"]) > 0.9 * max(stepped["means"])
 
 
 def scan_length(ranges):

@@ -1,4 +1,4 @@
-"""The IPython profile as a user starts it: names, banner, magics, Ctrl-C, %exit."""
+"""The IPython profile as a user starts it: names, banner, magics, Ctrl-C, exit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ print("NAMES", [name for name in "{names}".split() if name in globals()])
 %wa shutters
 print("RAN", uid)
 print("PLOTS", bec._plots_enabled)
-%exit
+exit
 """.replace("{names}", " ".join(NAMES))
 
 
@@ -74,6 +74,6 @@ def test_ctrl_c_while_it_starts_leaves_nothing(start, apsber, wait_until):
     process = start()
     wait_until(lambda: len(apsber.left_running()) >= 3)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate("%exit\n", timeout=60)
+    output, _ = process.communicate("exit\n", timeout=60)
     assert "interrupted while the session was starting" in output, output
     assert apsber.left_running() == []

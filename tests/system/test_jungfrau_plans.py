@@ -34,18 +34,10 @@ gain_file = Path(sys.argv[1]) / "gain.h5"
 gains = sensor.gains().astype(np.float32)
 write_jungfrau_map(gain_file, JungfrauMap("gain", gains, "2026-05-04T12:00:00+00:00"))
 changes = {
-    "simulation": {"rows": 16, "columns": 16, "seed": SEED, "detectors": ["jungfrau"]},
+    "simulation": {"rows": 16, "columns": 16, "seed": SEED},
     "processing": {"jungfrau": {"gain_file": str(gain_file)}},
     "storage": {"archive": False},
-    "streaming": {
-        "series_timeout_s": 2.0,
-        "detectors": {"jungfrau": {"format": "jungfrau", "module_grid": [2, 1]}},
-    },
-    "devices": {
-        "apsber_bluesky.devices.JungfrauDetector": [
-            {"name": "jungfrau", "prefix": "$(P)jungfrau:", "labels": ["detectors"]}
-        ]
-    },
+    "streaming": {"series_timeout_s": 2.0},
 }
 result = {}
 with start("simulated", changes) as s:
@@ -82,7 +74,9 @@ with start("simulated", changes) as s:
             jungfrau, d.shutter, num_frames=PEDESTAL_FRAMES, exposure_s=EXPOSURE_S,
             extra_storage_cells=extra, storage_cell_start=cells[0],
         )
-        uid, summary = run(plan, 3)
+        return measured(*run(plan, 3), cells)
+
+    def measured(uid, summary, cells):
         found = {"uid": uid, "state": summary["state"], "frames": summary["frames"], "cells": {}}
         for cell in cells:
             file = s.folder(uid).path / f"pedestal_jungfrau_cell{cell}.h5"
@@ -109,17 +103,21 @@ with start("simulated", changes) as s:
         uid, summary = run(plan)
         return uid, summary
 
-    def energies(uid, step_deg=0.0, cells=(15,)):
+    def energies(uid, step_deg=0.0, cells=(15,), start_deg=0.0):
         folder = s.folder(uid)
         with h5py.File(folder.raw_of("jungfrau")) as raw, h5py.File(
             folder.path / "energies_jungfrau.h5"
         ) as converted:
             stage = np.array([0, 1, 9, 2])[raw["entry/primary/data"][()] >> 14]
+            own = raw["entry/primary/frame_number"][()].tolist()
             energy = converted["entry/data/energy"][()]
         diffraction = jungfrau_diffraction(SEED, KEV)
+        # A part that was taken after a pause is an acquisition of its own, which counts anew.
+        part = np.cumsum([0, *(after <= before for before, after in zip(own, own[1:]))])
         true = np.stack([
             diffraction.photons(
-                number // len(cells) * step_deg, number=(acquisitions, number),
+                start_deg + number // len(cells) * step_deg,
+                number=(acquisitions - int(part[-1] - part[number]), own[number]),
                 exposure_s=EXPOSURE_S,
             )
             for number in range(FRAMES)
@@ -130,7 +128,7 @@ with start("simulated", changes) as s:
             off = (energy - true)[here] * np.abs(np.broadcast_to(gains[number], stage.shape)[here])
             found[number] = {"pixels": int(here.sum()), "adu": float(off.std()),
                              "bias": float(off.mean())}
-        return found
+        return {**found, "parts": int(part[-1]) + 1}
 
     def described(uid, summary):
         conditions = starts[uid]["crystallography"]
@@ -224,28 +222,59 @@ with start("simulated", changes) as s:
                         "incomplete": books.incomplete,
                         "unknown": [float(unknown[:64].max()), float(unknown[64:].min())]}
 
-    begun = threading.Event()
-    watching = s.RE.subscribe(lambda name, doc: begun.set(), "descriptor")
+    def interrupted(plan, after_s):
+        # Run a plan, and pause it when its detector has exposed for a time.
+        begun = threading.Event()
+        watching = s.RE.subscribe(lambda name, doc: begun.set(), "descriptor")
 
-    def interrupt():
-        begun.wait(30)
-        time.sleep(0.5)
-        s.RE.request_pause()
+        def interrupt():
+            begun.wait(30)
+            deadline = time.monotonic() + 30
+            while cam.detector_state.get() not in ("Running", "Waiting") and (
+                time.monotonic() < deadline
+            ):
+                time.sleep(0.01)
+            time.sleep(after_s)
+            s.RE.request_pause()
 
-    threading.Thread(target=interrupt).start()
+        held = threading.Thread(target=interrupt)
+        held.start()
+        try:
+            s.RE(plan)
+        except RunEngineInterrupted:
+            pass
+        held.join()
+        s.RE.unsubscribe(watching)
+        deadline = time.monotonic() + 10
+        while d.shutter.state.get() != "Closed" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return list(starts)[-1], {**left(), "engine": s.RE.state}
+
+    # The longer the period, the surer a pause is within the series.
+    slow = dict(num_frames=PEDESTAL_FRAMES, exposure_s=EXPOSURE_S, frame_period_s=0.05)
+    cells = [3, 4]
+    uid, while_paused = interrupted(plans.jungfrau_pedestal(
+        jungfrau, d.shutter, extra_storage_cells=1, storage_cell_start=cells[0], **slow), 0.5)
+    (uid,) = s.RE.resume()
+    acquisitions += 4
+    result["paused_pedestal"] = measured(uid, s.wait(uid, 60), cells)
+    result["paused_pedestal"]["while_paused"] = while_paused
+
+    uid, while_paused = interrupted(plans.jungfrau_series(
+        jungfrau, d.shutter, d.rotation, num_frames=FRAMES, exposure_s=EXPOSURE_S,
+        frame_period_s=0.06, trigger="external", rotation_start_deg=3.0, rotation_step_deg=0.5,
+        pedestal=result["pedestal"]["uid"]), 1.2)
+    (uid,) = s.RE.resume()
+    acquisitions += 2
+    result["paused_series"] = {**described(uid, s.wait(uid, 60)), "while_paused": while_paused,
+                               "energies": energies(uid, 0.5, start_deg=3.0)}
+
+    uid, _ = interrupted(plans.jungfrau_pedestal(
+        jungfrau, d.shutter, num_frames=3000, exposure_s=EXPOSURE_S, frame_period_s=0.02), 0.5)
     acquisitions += 1
-    try:
-        s.RE(plans.jungfrau_pedestal(
-            jungfrau, d.shutter, num_frames=3000, exposure_s=EXPOSURE_S, frame_period_s=0.02
-        ))
-    except RunEngineInterrupted:
-        pass
-    uid = list(starts)[-1]
-    s.RE.unsubscribe(watching)
-    time.sleep(0.5)
+    s.RE.abort("enough")
     summary = s.wait(uid, 60)
-    result["abort"] = {"state": summary["state"], "reason": summary["reason"], "left": left(),
-                       "engine": s.RE.state,
+    result["abort"] = {"state": summary["state"], "left": left(), "engine": s.RE.state,
                        "detector": cam.detector_state.get(use_monitor=False)}
     uid, summary = series()
     result["after_abort"] = described(uid, summary)
@@ -275,7 +304,10 @@ def result(tmp_path_factory, repository):
 SAFE = {"shutter": "Closed", "acquire": 0, "gain_mode": "dynamic", "cells": [15]}
 
 
-@pytest.mark.parametrize(("run", "cells"), [("pedestal", [15]), ("pedestal_cells", CELLS)])
+@pytest.mark.parametrize(
+    ("run", "cells"),
+    [("pedestal", [15]), ("pedestal_cells", CELLS), ("paused_pedestal", [3, 4])],
+)
 def test_pedestals_are_the_simulated_ones_within_their_statistical_error(result, run, cells):
     found = result[run]
     total = 3 * PEDESTAL_FRAMES * len(cells)
@@ -290,7 +322,7 @@ def test_pedestals_are_the_simulated_ones_within_their_statistical_error(result,
     assert found["left"] == SAFE
 
 
-@pytest.mark.parametrize("run", ["internal", "external", "cells"])
+@pytest.mark.parametrize("run", ["internal", "external", "cells", "paused_series"])
 def test_energies_of_a_series_are_the_simulated_ones_within_the_noise_in_each_stage(result, run):
     found = result[run]
     assert found["state"] == "complete"
@@ -366,9 +398,21 @@ def test_frames_without_a_silent_module_are_named_and_their_pixels_unknown(resul
     assert found["left"] == SAFE
 
 
-def test_a_pause_within_a_series_aborts_it_and_leaves_the_detector_ready_for_the_next(result):
+@pytest.mark.parametrize("run", ["paused_pedestal", "paused_series"])
+def test_a_series_that_is_paused_is_safe_and_goes_on_when_it_is_resumed(result, run):
+    safe = result[run]["while_paused"]
+    assert (safe["engine"], safe["shutter"], safe["acquire"]) == ("paused", "Closed", 0)
+    # What was set for the series is put back at its end.
+    assert safe["cells"] == {"paused_pedestal": [3, 4], "paused_series": [15]}[run]
+    assert result[run]["left"] == SAFE
+
+
+def test_a_paused_series_is_made_of_two_acquisitions(result):
+    assert result["paused_series"]["energies"]["parts"] == 2
+
+
+def test_an_abort_leaves_the_detector_ready_for_the_next_series(result):
     assert result["abort"]["state"] == "aborted"
-    assert "take it again" in result["abort"]["reason"]
     assert result["abort"]["engine"] == "idle"
     assert result["abort"]["left"] == SAFE
     assert result["abort"]["detector"] in ("Stopped", "Idle")

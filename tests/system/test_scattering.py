@@ -38,14 +38,12 @@ eigers = [
 changes = {
     "session": {"connection_timeout_s": 3},
     "simulation": {
-        "rows": 16, "columns": 16, "energy_keV": 12.4, "detectors": ["eiger", "eiger1"],
+        "rows": 16, "columns": 16, "energy_keV": 12.4,
+        "detectors": ["eiger", "eiger1", "jungfrau", "vortex"],
     },
     "streaming": {
         "series_timeout_s": 1.5,
-        "detectors": {
-            "eiger": {"format": "eiger2", "codec": "bslz4"},
-            "eiger1": {"format": "eiger1", "codec": "bslz4"},
-        },
+        "detectors": {"eiger1": {"format": "eiger1", "codec": "bslz4"}},
     },
     "devices": {"apsber_bluesky.devices.EigerDetector": eigers},
     "storage": {"archive": False},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 
 import pytest
 
@@ -14,22 +13,6 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(200)]
 def environment(tmp_path):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("EPICS_", "APSBER_"))}
     return {**kept, "APSBER_DATA_ROOT": str(tmp_path)}
-
-
-def test_ten_lines_of_the_readme_work(repository, run_python, tmp_path):
-    readme = (repository / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"<!-- tested: ipython -->\n```python\n(.*?)```", readme, re.DOTALL)
-    assert found is not None
-    code = found.group(1)
-    assert len(code.strip().splitlines()) <= 10
-    code += """
-import json
-print("RESULT", json.dumps([summary["state"], list(frames.shape), list(middle.shape)]))
-"""
-    done = run_python(code, env=environment(tmp_path))
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.rpartition("RESULT ")[2])
-    assert result == ["complete", [180, 256, 256], [256, 256]]
 
 
 SESSION = """

@@ -28,12 +28,10 @@ changes = {
     "session": {"connection_timeout_s": 3.0},
     "simulation": {
         "rows": 64, "columns": 64, "energy_keV": 12.0, "seed": 1,
-        "detectors": ["vortex", "vortex_mca"],
+        "detectors": ["eiger", "jungfrau", "vortex", "vortex_mca"],
     },
-    "streaming": {"detectors": {"vortex": {"pva": "auto", "first_id": 0}}},
     "storage": {"archive": False},
     "devices": {
-        "apsber_bluesky.devices.FlyAxis": [{"name": "fly_x", "prefix": "$(P)m2"}],
         "apsber_bluesky.devices.VortexDetector": [
             {"name": "vortex", "prefix": "$(P)vortex:", "photon_energy_keV": 12.0,
              "labels": ["detectors"]},

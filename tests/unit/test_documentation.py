@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import subprocess
@@ -88,13 +87,6 @@ def test_files_named_in_comments_of_the_configuration_exist(repository: Path) ->
 def test_the_changelog_has_an_entry_of_this_version(repository: Path) -> None:
     text = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## \[{re.escape(__version__)}\]", text, re.MULTILINE)
-
-
-def test_the_readme_shows_the_suite_in_ten_lines_of_ipython(documented_code: Any) -> None:
-    code = documented_code("README.md", "ipython")
-    assert 0 < len([line for line in code.splitlines() if line]) <= 10
-    calls = {ast.unparse(n.func) for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call)}
-    assert {"start", "s.RE", "s.wait", "s.plans.fly_tomography", "s.close"} <= calls
 
 
 def test_the_readme_lists_the_commands_that_exist(repository: Path, run_python: Any) -> None:

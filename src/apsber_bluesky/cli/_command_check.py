@@ -36,7 +36,7 @@ def check(
     # Plans import ophyd, which then knows where PVs are.
     prepare_epics(settings)
     chosen = find_plan(plan)
-    values = parse_arguments(chosen, arguments or [])
+    values = parse_arguments(chosen, arguments or [], settings.device_names)
     with devices_alone(settings) as devices:
         missing = [f"{name}: {why}" for name, why in devices.missing.items()]
         prediction = predict(chosen, devices, values)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from apsber_bluesky.cli._background import run_in_background
 from apsber_bluesky.cli._interrupt import handle_interrupts
 from apsber_bluesky.cli._output import (
     DataRootOption,
@@ -20,11 +21,11 @@ from apsber_bluesky.cli._output import (
 )
 from apsber_bluesky.cli._plan_arguments import parse_words
 from apsber_bluesky.core import InputError
+from apsber_bluesky.session import QUEUE_PORT
 
 if TYPE_CHECKING:
     from apsber_bluesky.session import QueueClient
 
-DEFAULT_PORT = 60615
 _HISTORY_SHOWN = 5
 
 AddressOption = Annotated[
@@ -60,8 +61,15 @@ def start(
         typer.Option(help="Redis to keep the queue in, HOST:PORT; one is started if not."),
     ] = None,
     port: Annotated[
-        int, typer.Option(help="Port of the control socket on this computer; 0 for any.")
-    ] = DEFAULT_PORT,
+        int | None,
+        typer.Option(
+            help="Port of the control socket on this computer; 0 for any."
+            f" If not given, {QUEUE_PORT}, or any if that is taken."
+        ),
+    ] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="Return when it is ready, and let it run.")
+    ] = False,
     profile: ProfileOption = "simulated",
     data_root: DataRootOption = None,
     as_json: JsonOption = False,
@@ -71,6 +79,9 @@ def start(
 
     output = Output(as_json=as_json)
     settings = profile_with(profile, data_root)
+    if background:
+        _start_in_background(output, settings.session.data_root, profile, redis, port)
+        return
     server = QueueServer(profile, settings, redis=redis, port=port)
     stop = threading.Event()
     with handle_interrupts() as interrupt:
@@ -99,6 +110,23 @@ def start(
             with interrupt.calls(lambda: None):
                 output.say("ending the queue")
                 server.stop()
+
+
+def _start_in_background(
+    output: Output, data_root: Path, profile: str, redis: str | None, port: int | None
+) -> None:
+    words = ["queue", "start", "--profile", profile, "--data-root", str(data_root)]
+    words += [] if port is None else ["--port", str(port)]
+    words += [] if redis is None else ["--redis", redis]
+    log = data_root / ".apsber" / "queue" / "server.log"
+    with (
+        handle_interrupts() as interrupt,
+        interrupt.calls(lambda: None),
+        output.progress_console.status("starting the queue"),
+    ):
+        answer, _ = run_in_background(words, log, interrupt.check)
+    output.say(f"The queue runs, its log is {log}; 'apsber queue stop' ends it.")
+    output.result(answer)
 
 
 @queue.command()
@@ -199,6 +227,8 @@ def _arguments(client: QueueClient, plan: str, words: list[str]) -> dict[str, An
         offered = [n for names in _device_lists(parameter) for n in names]
         if name not in plain and "default" not in parameter and name in offered:
             plain[name] = name
+        elif name not in plain and "default" not in parameter and len(set(offered)) == 1:
+            plain[name] = offered[0]
         elif name not in plain and "default" not in parameter and _must_be_given(parameter):
             raise InputError(
                 f"plan {plan} needs {name}: {' '.join(descriptions[name].split())}"

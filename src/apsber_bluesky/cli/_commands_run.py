@@ -37,7 +37,7 @@ def run(
     # Plans import ophyd, which then knows where PVs are.
     prepare_epics(settings)
     chosen = find_plan(plan)
-    values = parse_arguments(chosen, arguments or [])
+    values = parse_arguments(chosen, arguments or [], settings.device_names)
     summary = execute(settings, lambda session: bind(chosen, session.devices, values), output)
     _finish(output, summary)
 

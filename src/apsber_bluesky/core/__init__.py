@@ -2,21 +2,7 @@
 
 from apsber_bluesky.core._axis import AxisEstimate, AxisFinder
 from apsber_bluesky.core._books import FrameBooks, FrameState, SeriesBooks, book_name
-from apsber_bluesky.core._configuration import (
-    AnalysisSettings,
-    JungfrauSettings,
-    Limits,
-    PhaseSettings,
-    ProcessingSettings,
-    Profile,
-    SessionSettings,
-    SimulationSettings,
-    StorageSettings,
-    SuspenderSettings,
-    TiledSettings,
-    load_profile,
-    profile_names,
-)
+from apsber_bluesky.core._configuration import Profile, load_profile, profile_names
 from apsber_bluesky.core._errors import (
     ApsberError,
     ConfigurationError,
@@ -71,7 +57,19 @@ from apsber_bluesky.core._prediction import (
     asking_for_predictions,
     submit_prediction,
 )
-from apsber_bluesky.core._processes import begin_service, die_with_parent, forgo_real_time
+from apsber_bluesky.core._processes import (
+    begin_service,
+    die_with_parent,
+    forgo_real_time,
+    note_sigterm,
+)
+from apsber_bluesky.core._processing_settings import (
+    AnalysisSettings,
+    JungfrauSettings,
+    Limits,
+    PhaseSettings,
+    ProcessingSettings,
+)
 from apsber_bluesky.core._protocols import (
     Cancellation,
     FrameConsumer,
@@ -83,6 +81,13 @@ from apsber_bluesky.core._protocols import (
 from apsber_bluesky.core._provenance import PROGRAM, ProcessRecord
 from apsber_bluesky.core._quality import QualityMetric, Verdict, judge
 from apsber_bluesky.core._run_folder import RunFolder, check_folder_name, find_run, iter_runs
+from apsber_bluesky.core._session_settings import (
+    SessionSettings,
+    StorageSettings,
+    SuspenderSettings,
+    TiledSettings,
+)
+from apsber_bluesky.core._simulation_settings import SimulationSettings
 from apsber_bluesky.core._streaming_settings import (
     DetectorStreamSettings,
     GatewaySettings,
@@ -90,6 +95,7 @@ from apsber_bluesky.core._streaming_settings import (
     StreamingSettings,
 )
 from apsber_bluesky.core._tomography import (
+    CAPTURE_STREAM,
     DEFAULT_PROPOSAL,
     TECHNIQUES,
     RunDescription,
@@ -100,6 +106,7 @@ from apsber_bluesky.core._tomography import (
 
 __all__ = [
     "CALIBRATION_FOLDER",
+    "CAPTURE_STREAM",
     "DEFAULT_PEDESTAL_AGE_S",
     "DEFAULT_PROPOSAL",
     "ELEMENT_MAPS_NAME",
@@ -192,6 +199,7 @@ __all__ = [
     "judge",
     "keep_pedestals",
     "load_profile",
+    "note_sigterm",
     "parse_ranges",
     "profile_names",
     "submit_prediction",

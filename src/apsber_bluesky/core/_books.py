@@ -106,6 +106,21 @@ class SeriesBooks:
         """Indices of the frames that no reconstruction may use: missing or incomplete."""
         return frozenset(self.missing).union(self.incomplete)
 
+    def curtail(self, planned: int) -> int:
+        """Expect nothing behind the last frame on disk; how many frames are planned then.
+
+        Parameters
+        ----------
+        planned : int
+            Frames that were planned so far.
+        """
+        absent, end = set(self.missing), planned
+        while end and end - 1 in absent:
+            end -= 1
+        self.expected -= planned - end
+        self.missing = [index for index in self.missing if index < end]
+        return end
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are stored and travel; lists of frames as `format_ranges`."""
         return {

@@ -10,6 +10,7 @@ import signal
 import struct
 import sys
 import threading
+from _thread import start_new_thread
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
@@ -55,6 +56,27 @@ def die_with_parent(parent_pid: int) -> None:
         raise SystemExit(f"parent process {parent_pid} has already gone")
 
 
+def note_sigterm() -> threading.Event:
+    """Have SIGTERM set an event, instead of ending this process. Call it in the main thread.
+
+    Returns
+    -------
+    threading.Event
+        Set by the first SIGTERM, and by those that follow.
+    """
+    stop = threading.Event()
+
+    def handle(*_: object) -> None:
+        # A handler runs between any two instructions of the main thread, which may hold the
+        # event's lock: in `wait`, or in the handler of the SIGTERM before. Setting it here could
+        # wait for that for ever.
+        if not stop.is_set():
+            start_new_thread(stop.set, ())
+
+    signal.signal(signal.SIGTERM, handle)
+    return stop
+
+
 def begin_service() -> tuple[dict[str, Any], threading.Event]:
     """Do what every process of a session does first, in its main thread.
 
@@ -73,7 +95,6 @@ def begin_service() -> tuple[dict[str, Any], threading.Event]:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
     die_with_parent(settings["parent_pid"])
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = note_sigterm()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return settings, stop

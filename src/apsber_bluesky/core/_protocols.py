@@ -56,6 +56,10 @@ class FrameReceiver(Protocol):
         """Frames of the stream that are missing will not be asked for again."""
         ...
 
+    def curtail(self, run_uid: str, stream: str) -> int:
+        """End a stream behind its last frame on disk; how many places it has then."""
+        ...
+
     def close_run(self, run_uid: str) -> FrameBooks:
         """Close the spool of a run and return its books."""
         ...
@@ -71,6 +75,10 @@ class FrameConsumer(Protocol):
 
     def frames(self, frames: FrameRange) -> None:
         """More frames of the run are on disk."""
+        ...
+
+    def capture(self, run_uid: str, start: int, stop: int) -> None:
+        """Projections `start` to `stop` (excluded) of the run are to be one volume."""
         ...
 
     def end_run(self, run_uid: str, exit_status: str, reason: str) -> None:

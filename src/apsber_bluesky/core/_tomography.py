@@ -22,6 +22,10 @@ from apsber_bluesky.core._errors import InputError
 #: Proposal of runs that name none.
 DEFAULT_PROPOSAL = "commissioning"
 
+#: Bluesky stream with one event per capture of a scan that turns on and on: ``capture_first`` and
+#: ``capture_end`` (excluded), numbers of projections.
+CAPTURE_STREAM = "captures"
+
 #: What a run measures (start-document key ``technique``).
 Technique = Literal["tomography", "fluorescence", "scattering", "crystallography", "detector"]
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
@@ -36,8 +40,9 @@ def golden_fractions(turns: NDArray[np.int_]) -> NDArray[np.float64]:
 
     The multiples of the golden section modulo 1: T. Koehler, IEEE Nuclear Science Symposium (2004)
     3961-3965, for whole angles; here within the step of a turn, so that a stage can fly each turn
-    with equally spaced pulses. A. P. Kaestner et al., Opt. Eng. 50 (2011) 123201, and K. A. Mohan et
-    al., IEEE Trans. Comput. Imaging 1 (2015) 96-111, interlace views of a changing sample so.
+    with equally spaced pulses. Views of a changing sample are interlaced so by A. P. Kaestner et
+    al., Opt. Eng. 50 (2011) 123201, and K. A. Mohan et al., IEEE Trans. Comput. Imaging 1 (2015)
+    96-111.
 
     Parameters
     ----------
@@ -67,6 +72,9 @@ class TomographyScan(BaseModel):
         equally spaced angles, shifted against those of the first turn by the fraction
         ``frac(b / golden ratio)`` of their step. After any number of turns the angles are spread
         almost evenly: their gaps have at most three lengths.
+    capture_projections : int or None
+        Projections of one capture, of a scan that turns on until it is ended; ``num_projections``
+        is then the most that it may take. None if all of them are one scan.
     rows, columns : int
         Frame size [pixel].
     dtype : str
@@ -88,6 +96,7 @@ class TomographyScan(BaseModel):
     num_flats: int = Field(default=0, ge=0)
     num_darks: int = Field(default=0, ge=0)
     interlaced_turns: PositiveInt = 1
+    capture_projections: PositiveInt | None = None
     rows: PositiveInt
     columns: PositiveInt
     dtype: str
@@ -115,6 +124,22 @@ class TomographyScan(BaseModel):
                 f" {self.interlaced_turns} turns; give a multiple of interlaced_turns"
             )
         return self
+
+    @property
+    def least_projections(self) -> int:
+        """Projections that there are to be at least; fewer than all if it may be ended before."""
+        return min(self.projections_per_turn, self.capture_projections or self.num_projections)
+
+    def capture(self, start: int, stop: int) -> TomographyScan:
+        """Projections `start` to `stop` (excluded) as a scan of its own."""
+        return self.model_copy(
+            update={
+                "rotation_start_deg": self.rotation_start_deg + start * self.step_deg,
+                "rotation_stop_deg": self.rotation_start_deg + stop * self.step_deg,
+                "num_projections": stop - start,
+                "capture_projections": None,
+            }
+        )
 
     @property
     def projections_per_turn(self) -> int:

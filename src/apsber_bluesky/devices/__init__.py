@@ -3,13 +3,18 @@
 from apsber_bluesky.devices._aerotech_stage import AerotechRotation
 from apsber_bluesky.devices._beamline import FastShutter, SampleAxis, StorageRing
 from apsber_bluesky.devices._camera import Camera
+from apsber_bluesky.devices._capture_requests import CaptureReading, CaptureRequests
 from apsber_bluesky.devices._driver import DetectorDriver
 from apsber_bluesky.devices._eiger import EigerDetector
 from apsber_bluesky.devices._filters import Filter, Filters
 from apsber_bluesky.devices._fly_axis import FlyAxis, FlyLine
 from apsber_bluesky.devices._frame_detector import FrameDetector
 from apsber_bluesky.devices._jungfrau import JungfrauDetector
-from apsber_bluesky.devices._jungfrau_driver import JungfrauGainMode, JungfrauSetting
+from apsber_bluesky.devices._jungfrau_chip import (
+    JungfrauChip,
+    JungfrauGainMode,
+    JungfrauSetting,
+)
 from apsber_bluesky.devices._live_quality import LiveQuality
 from apsber_bluesky.devices._monochromator import Monochromator
 from apsber_bluesky.devices._pulse_output import AerotechPso, PulseGenerator, PulseSource
@@ -25,6 +30,8 @@ __all__ = [
     "AerotechPso",
     "AerotechRotation",
     "Camera",
+    "CaptureReading",
+    "CaptureRequests",
     "DetectorDriver",
     "EigerDetector",
     "FastShutter",
@@ -36,6 +43,7 @@ __all__ = [
     "FrameDetector",
     "FrameSeries",
     "HasSafeState",
+    "JungfrauChip",
     "JungfrauDetector",
     "JungfrauGainMode",
     "JungfrauSetting",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ophyd import Component as Cpt
@@ -64,6 +64,10 @@ class FlyLine:
     def speed_mm_s(self) -> float:
         """Speed of the axis while pulses are given [mm/s], never negative."""
         return abs(self.step_mm) / self.period_s
+
+    def part(self, first: int, num_pulses: int) -> FlyLine:
+        """The line with only some of its pulses."""
+        return replace(self, start_mm=self.start_mm + first * self.step_mm, num_pulses=num_pulses)
 
     def lead_mm(self, acceleration_s: float) -> float:
         """Run-up [mm], in the direction of the motion, with half a step to settle."""

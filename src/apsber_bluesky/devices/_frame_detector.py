@@ -290,6 +290,10 @@ class FrameDetector(StreamingDevice):
         """Take nothing of the stream of a series again; what is missing is in the books."""
         self._connected_receiver().give_up(series.run_uid, series.stream)
 
+    def curtail(self, series: FrameSeries) -> int:
+        """End a series that was stopped before its end; how many frames its stream has then."""
+        return self._connected_receiver().curtail(series.run_uid, series.stream)
+
     # -- step scans
 
     def trigger(self) -> Status:

@@ -11,7 +11,9 @@ from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from apsber_bluesky.core import InputError, PedestalNeed
 from apsber_bluesky.devices._frame_detector import FrameDetector
-from apsber_bluesky.devices._jungfrau_driver import FIRST_FRAME, NUM_CELLS, JungfrauDriver
+from apsber_bluesky.devices._jungfrau_chip import NUM_CELLS, JungfrauChip
+from apsber_bluesky.devices._jungfrau_driver import FIRST_FRAME, JungfrauDriver
+from apsber_bluesky.devices._requests import FrameSeries
 
 _PIXEL_SIZE_UM = 75.0
 
@@ -108,26 +110,62 @@ class JungfrauDetector(FrameDetector):
         self.driver.connect(timeout)
 
     @property
+    def chip(self) -> JungfrauChip:
+        """What the next series sets."""
+        return JungfrauChip(
+            gain_mode=self.gain_mode.get(),
+            setting=self.setting.get(),
+            extra_storage_cells=self.extra_storage_cells.get(),
+            storage_cell_start=self.storage_cell_start.get(),
+            storage_cell_delay_s=self.storage_cell_delay_s.get(),
+        )
+
+    def check(self, series: FrameSeries, chip: JungfrauChip | None = None) -> None:
+        """Refuse a series that the detector cannot take.
+
+        Parameters
+        ----------
+        series : FrameSeries
+            What is to be taken.
+        chip : JungfrauChip, optional
+            What will be set for it; what is set when not given.
+
+        Raises
+        ------
+        InputError
+            If so; it names the value and what to do.
+        """
+        self.driver.check(series, chip)
+
+    @property
     def images_per_exposure(self) -> int:
         """Images that each trigger or period gives: one for each storage cell."""
-        return int(self.extra_storage_cells.get()) + 1
+        return self.chip.images_per_exposure
 
     @property
     def storage_cells(self) -> tuple[int, ...]:
         """Storage cells of the images of an exposure, in the order in which they come."""
-        first = int(self.storage_cell_start.get())
-        return tuple((first + number) % NUM_CELLS for number in range(self.images_per_exposure))
+        return self.chip.storage_cells
 
-    def pedestal_need(self, exposure_s: float) -> PedestalNeed:
-        """What pedestals a series of this exposure time [s] needs."""
+    def pedestal_need(self, exposure_s: float, chip: JungfrauChip | None = None) -> PedestalNeed:
+        """What pedestals a series needs.
+
+        Parameters
+        ----------
+        exposure_s : float
+            Its exposure time [s].
+        chip : JungfrauChip, optional
+            What will be set for it; what is set when not given.
+        """
+        chip = self.chip if chip is None else chip
         rows, columns = self.frame_shape
         return PedestalNeed(
             detector=self.name,
             rows=rows,
             columns=columns,
             exposure_s=exposure_s,
-            setting=str(self.setting.get()),
-            cells=self.storage_cells,
+            setting=chip.setting,
+            cells=chip.storage_cells,
         )
 
     def unstage(self) -> list[Any]:

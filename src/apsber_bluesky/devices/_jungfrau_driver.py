@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from ophyd.status import SubscriptionStatus
 
 from apsber_bluesky.core import InputError, SeriesTicket, ServiceError
+from apsber_bluesky.devices._jungfrau_chip import JungfrauChip
 from apsber_bluesky.devices._requests import FrameSeries
 
 if TYPE_CHECKING:
@@ -17,17 +18,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How pixels choose their gain; ``fixg0`` is left out, for it can damage the detector.
-JungfrauGainMode = Literal["dynamic", "forceswitchg1", "forceswitchg2", "fixg1", "fixg2"]
-JungfrauSetting = Literal["gain0", "highgain0"]
-
-#: Storage cells of a chip.
-NUM_CELLS: Final = 16
 #: The detector is told to count the images of each series from this number.
 FIRST_FRAME: Final = 1
 
-_GAIN_MODES: Final = get_args(JungfrauGainMode)
-_SETTINGS: Final = get_args(JungfrauSetting)
 _TIMING: Final = {"internal": "auto", "external": "trigger", "start": "trigger", "step": "trigger"}
 _EXPOSING: Final = ("Running", "Waiting", "Transmitting")
 _PUT_TIMEOUT_S: Final = 10.0
@@ -90,8 +83,15 @@ class JungfrauDriver:
 
     # -- what it can do
 
-    def check(self, series: FrameSeries) -> None:
+    def check(self, series: FrameSeries, chip: JungfrauChip | None = None) -> None:
         """Refuse what the detector cannot do.
+
+        Parameters
+        ----------
+        series : FrameSeries
+            What is to be taken.
+        chip : JungfrauChip, optional
+            What will be set for it; what is set when not given.
 
         Raises
         ------
@@ -107,8 +107,9 @@ class JungfrauDriver:
         for what, value in (("exposure", series.exposure_s), ("period", series.period_s)):
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{what} of {name} is {value!r} s; give a positive number")
-        self._check_settings()
-        images = self._detector.images_per_exposure
+        chip = self._detector.chip if chip is None else chip
+        chip.check(name)
+        images = chip.images_per_exposure
         if series.num_frames % images:
             raise InputError(
                 f"{series.num_frames} frames of {name} cannot be taken {images} at a time, one in"
@@ -116,8 +117,7 @@ class JungfrauDriver:
             )
         if series.trigger == "step":
             self._check_step(images)
-        delay_s = float(self._detector.storage_cell_delay_s.get())
-        shortest_s = images * series.exposure_s + (images - 1) * delay_s
+        shortest_s = chip.exposure_s(series.exposure_s)
         if series.period_s < shortest_s * (1 - 1e-9):
             raise InputError(
                 f"period of {name} is {series.period_s:g} s; {images} exposures of"
@@ -136,28 +136,6 @@ class JungfrauDriver:
                 f"{name} has no software trigger ({self._absent['trigger_software']}), which a"
                 " step scan needs; use another trigger"
             )
-
-    def _check_settings(self) -> None:
-        detector = self._detector
-        mode, setting = detector.gain_mode.get(), detector.setting.get()
-        if mode == "fixg0":
-            raise InputError(f"{detector.name}: gain mode fixg0 can damage the detector")
-        if mode not in _GAIN_MODES:
-            raise InputError(
-                f"{detector.name} has no gain mode {mode!r}; give one of {', '.join(_GAIN_MODES)}"
-            )
-        if setting not in _SETTINGS:
-            raise InputError(
-                f"{detector.name} has no setting {setting!r}; give one of {', '.join(_SETTINGS)}"
-            )
-        for signal in (detector.extra_storage_cells, detector.storage_cell_start):
-            value = signal.get()
-            if type(value) is bool or not isinstance(value, int) or not 0 <= value < NUM_CELLS:
-                raise InputError(f"{signal.name} is {value!r}; give 0 to {NUM_CELLS - 1}")
-        delay_s = detector.storage_cell_delay_s.get()
-        if not (math.isfinite(delay_s) and delay_s >= 0):
-            name = detector.storage_cell_delay_s.name
-            raise InputError(f"{name} is {delay_s!r}; give 0 or more seconds")
 
     def frame_shape(self) -> tuple[int, int]:
         """Rows and columns of all modules [pixel]."""

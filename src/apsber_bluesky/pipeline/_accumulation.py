@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,8 @@ class Accumulation:
         What turns raw frames into those that are normalised.
     live : LiveSlices, optional
         Given the normalised projections, too.
+    first : int
+        Place in its stream of the first projection of the scan.
 
     Attributes
     ----------
@@ -87,8 +91,10 @@ class Accumulation:
         settings: ProcessingSettings,
         calibration: FrameCalibration | None = None,
         live: LiveSlices | None = None,
+        first: int = 0,
     ) -> None:
         self._context = context
+        self._first = first
         self._source = source
         self._settings = settings
         self._calibration = calibration
@@ -133,6 +139,26 @@ class Accumulation:
         self._read_books()
         self._advance(last=False)
 
+    def line_integrals(self, frames: FrameRange) -> Iterator[tuple[NDArray[np.float32], int]]:
+        """Normalise projections without reconstructing them; all references must be there.
+
+        Yields
+        ------
+        ndarray of float32
+            Line integrals of projections side by side that are usable.
+        int
+            Number of the first of them in the stream.
+        """
+        self._read_books()
+        if self._preparation is None:
+            self._begin_calibration()
+            self._begin_preparation()
+        with self._source.borrow(frames) as raw:
+            lines = self._prepare(self._calibrate(raw), frames.start)
+        self._extend(lines)
+        for begin, end in _runs(self._usable(frames.image_key, frames.start, frames.stop)):
+            yield lines[begin - frames.start : end - frames.start], begin
+
     def finish(self) -> None:
         """No more frames will come: use the rest, and give up those that cannot be used."""
         self._read_books()
@@ -161,7 +187,7 @@ class Accumulation:
     def _next_chunk(self, *, last: bool) -> tuple[int, int] | None:
         scan = self._context.run.scan
         total, turn = scan.num_projections, scan.projections_per_turn
-        available = min(self._count(ImageKey.PROJECTION), total)
+        available = min(self._count(ImageKey.PROJECTION) - self._first, total)
         # Nobody is to wait for the next turn to hear of this one.
         stop = min(self._done + self._settings.chunk_projections, (self._done // turn + 1) * turn)
         if last:
@@ -169,14 +195,15 @@ class Accumulation:
         return (self._done, stop) if self._done < stop <= available else None
 
     def _take(self, start: int, stop: int) -> None:
-        engine = self._prepared_engine()
+        engine, place = self._prepared_engine(), self._first
         first = self._announced[ImageKey.PROJECTION][0]
-        frames = FrameRange(first.run_uid, first.stream, start, stop, first.uri, first.dataset)
+        frames = replace(first, start=place + start, stop=place + stop)
         with self._source.borrow(frames) as raw:
             self._digest.update(raw)
             projections = self._prepare(self._calibrate(raw), start)
         self._sinograms[start:stop] = projections[:, self._rows]
-        usable = self._usable(ImageKey.PROJECTION, start, stop)
+        taken = self._usable(ImageKey.PROJECTION, place + start, place + stop)
+        usable = [number - place for number in taken]
         if self._held is not None:
             # Its edges are extended when its stripes are gone.
             self._held.keep(projections, start)
@@ -188,7 +215,7 @@ class Accumulation:
         if self._held is None:
             for begin, end in _runs(usable):
                 engine.accumulate(projections[begin - start : end - start], begin)
-        self._mark_used(ImageKey.PROJECTION, usable)
+        self._mark_used(ImageKey.PROJECTION, taken)
         self._done = stop
         if self._watch is not None:
             self._watch.add(usable, stop)
@@ -335,7 +362,7 @@ class Accumulation:
     def _wanted_projections(self) -> int:
         """How many there were to be: an interlaced scan may be over after any turn."""
         scan = self._context.run.scan
-        turns = -(-self._count(ImageKey.PROJECTION) // scan.projections_per_turn)
+        turns = -(-(self._count(ImageKey.PROJECTION) - self._first) // scan.projections_per_turn)
         return min(max(turns, 1) * scan.projections_per_turn, scan.num_projections)
 
     def _digest_untaken(self) -> None:

@@ -135,6 +135,10 @@ class PipelineByTechnique:
         """More frames of it are on disk."""
         self._current.frames(frames)
 
+    def capture(self, run_uid: str, start: int, stop: int) -> None:
+        """Some of its projections are to be one volume."""
+        self._current.capture(run_uid, start, stop)
+
     def end_run(self, run_uid: str, exit_status: str, reason: str) -> None:
         """It has closed."""
         self._current.end_run(run_uid, exit_status, reason)

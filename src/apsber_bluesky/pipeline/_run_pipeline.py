@@ -8,7 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from apsber_bluesky.core import (
     ApsberError,
@@ -45,6 +45,15 @@ class Gathering(Protocol):
 
     def finish(self) -> None:
         """No more will come; leaves what it found out in the findings of the run."""
+        ...
+
+
+@runtime_checkable
+class CaptureGathering(Gathering, Protocol):
+    """One that makes volumes of some of its frames."""
+
+    def capture(self, start: int, stop: int) -> None:
+        """Projections `start` to `stop` (excluded) are to be one volume."""
         ...
 
 
@@ -135,6 +144,14 @@ class RunPipeline(ABC):
         # After a failure the run goes on being recorded; it is only not processed.
         if self._failed is None:
             self._failed = self._attempt(context, lambda: gathering.add(frames))
+
+    def capture(self, run_uid: str, start: int, stop: int) -> None:
+        """Some projections are to be one volume, of a run that knows of captures."""
+        context, gathering = self._context, self._gathering
+        if context is None or run_uid != context.run.uid or self._failed is not None:
+            return
+        if isinstance(gathering, CaptureGathering):
+            self._failed = self._attempt(context, lambda: gathering.capture(start, stop))
 
     def close(self) -> None:
         """Mark a run that never ended as aborted, and let go of its files."""

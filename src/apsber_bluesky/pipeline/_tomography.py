@@ -14,13 +14,18 @@ from apsber_bluesky.core import (
     StageProgress,
 )
 from apsber_bluesky.pipeline._accumulation import Accumulation
+from apsber_bluesky.pipeline._assess import Assess, DrawFigures
+from apsber_bluesky.pipeline._captures import Captures
 from apsber_bluesky.pipeline._context import RunContext, Stage
 from apsber_bluesky.pipeline._energy_frames import FrameCalibration
 from apsber_bluesky.pipeline._live_slices import LiveSlices
+from apsber_bluesky.pipeline._reconstruct import FindCentre, Reconstruct
 from apsber_bluesky.pipeline._run_pipeline import Gathering, RunPipeline
 from apsber_bluesky.processing import prepare_engine
 
 logger = logging.getLogger(__name__)
+
+_OF_A_CAPTURE = (FindCentre, Reconstruct, Assess, DrawFigures)
 
 
 class TomographyPipeline(RunPipeline):
@@ -71,7 +76,12 @@ class TomographyPipeline(RunPipeline):
     def _gather(self, context: RunContext) -> Gathering:
         if self._live is not None:
             self._live.begin_run(context.run)
-        return Accumulation(context, self._source, self._settings, self._calibration, self._live)
+        how = (self._source, self._settings, self._calibration, self._live)
+        if context.run.scan.capture_projections is None:
+            return Accumulation(context, *how)
+        # The others look at the whole run, of which they make one record.
+        stages = [stage for stage in self._stages if isinstance(stage, _OF_A_CAPTURE)]
+        return Captures(context, stages, *how)
 
     def _stages_of(self, run: RunDescription) -> Sequence[Stage]:
         return self._stages

@@ -5,15 +5,17 @@ from apsber_bluesky.session._devices_alone import devices_alone
 from apsber_bluesky.session._epics import prepare_epics
 from apsber_bluesky.session._live_session import LiveSession, live_session
 from apsber_bluesky.session._namespace import make_namespace, running_in_queueserver
+from apsber_bluesky.session._plan_devices import device_types, devices_of
 from apsber_bluesky.session._queue_client import QueueClient
 from apsber_bluesky.session._queue_folder import QueueAddress, QueueFolder
-from apsber_bluesky.session._queue_server import QueueServer
+from apsber_bluesky.session._queue_server import QUEUE_PORT, QueueServer
 from apsber_bluesky.session._registry import DeviceNotFoundError, DeviceRegistry
 from apsber_bluesky.session._services import ServiceProcess
 from apsber_bluesky.session._session import Session, start
 from apsber_bluesky.session._workplace import Workplace, check_data_root
 
 __all__ = [
+    "QUEUE_PORT",
     "DeviceNotFoundError",
     "DeviceRegistry",
     "Devices",
@@ -26,7 +28,9 @@ __all__ = [
     "Session",
     "Workplace",
     "check_data_root",
+    "device_types",
     "devices_alone",
+    "devices_of",
     "live_session",
     "make_devices",
     "make_namespace",

@@ -6,6 +6,7 @@ the RunEngine. What it delivers lies on disk before, so it may be killed at any 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -34,12 +35,13 @@ def main() -> int:
     Standard input holds one JSON object: ``parent_pid``, ``uri`` (of a Tiled server; empty to
     embed one), ``directory``, ``readable`` (folders whose files an embedded server may serve),
     ``documents`` (folder of the session's `DocumentJournal`), ``status_address``, ``api_key`` and
-    ``port`` (of an embedded server; 0 takes a free one). The ready line on standard output holds
-    ``uri``.
+    ``port`` (of an embedded server; 0 takes a free one), and ``during_scans``: whether it starts
+    while scans may run, and has to give way to them from the first. The ready line on standard
+    output holds ``uri``.
     """
     settings, stop = begin_service()
-    # The catalogue catches up when the scan leaves it time.
-    os.nice(_NICENESS)
+    if settings["during_scans"]:
+        _give_way()
     try:
         if settings["uri"]:
             _prepare(settings["uri"])
@@ -67,11 +69,20 @@ def _prepare(uri: str) -> None:
         logger.warning("%s; documents are kept until it is back", error)
 
 
+def _give_way() -> None:
+    """The catalogue catches up when a scan leaves it time; a niceness is that of one thread."""
+    for thread in Path("/proc/self/task").iterdir():
+        # One that has just ended needs none.
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICENESS)
+
+
 def _serve(uri: str, settings: dict[str, Any], stop: threading.Event) -> None:
     status = Outbox(settings["status_address"])
     delivery = DocumentDelivery(uri, Path(settings["documents"]), status.send)
     try:
         print(json.dumps({"ready": True, "uri": uri}), flush=True)  # noqa: T201
+        _give_way()
         while not stop.is_set():
             if not delivery.turn():
                 stop.wait(_POLL_S)

@@ -152,6 +152,10 @@ class DetectorReceiver:
         """Frames of the stream that are missing will not be asked for again."""
         self._started().give_up(run_uid, stream)
 
+    def curtail(self, run_uid: str, stream: str) -> int:
+        """End a stream behind its last frame on disk; how many places it has then."""
+        return self._started().curtail(run_uid, stream)
+
     def close_run(self, run_uid: str) -> FrameBooks:
         """Close the spool of a run and return its books."""
         return self._started().close_run(run_uid)

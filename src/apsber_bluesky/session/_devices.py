@@ -54,6 +54,21 @@ class Devices(Mapping[str, Any]):
         """Devices with a label, e.g. ``baseline``."""
         return [d for d in self.values() if label in getattr(d, "_ophyd_labels_", ())]
 
+    def baseline(self) -> list[Any]:
+        """Devices labelled ``baseline``, which are read before and after each run.
+
+        Not those that are missing, and no detectors: what they read are frames and spectra.
+        """
+        from apsber_bluesky.devices import FrameDetector, VortexMca
+
+        found = []
+        for device in self.labelled("baseline"):
+            if isinstance(device, FrameDetector | VortexMca):
+                logger.warning("detector %s is left out of the baseline", device.name)
+            elif device.name not in self.missing:
+                found.append(device)
+        return found
+
     def disconnect(self) -> None:
         """Let go of all channels; the devices cannot be used after this."""
         for device in self.values():

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from apsber_bluesky.core import Profile
+from apsber_bluesky.session._axis_finder import SpoolAxisFinder
 from apsber_bluesky.session._devices import Devices, make_devices, set_connection_timeout
 from apsber_bluesky.session._epics import beamline_ports, prepare_epics
 from apsber_bluesky.session._resources import SessionResources
@@ -58,6 +59,10 @@ def devices_alone(profile: Profile) -> Iterator[Devices]:
                 device.resources = SessionResources(profile)
                 if device.pixel_size_um is None and beamline:
                     device.pixel_size_um = beamline["pixel_size_um"]
+                if getattr(device, "data_root", "") is None:
+                    device.data_root = profile.session.data_root
+            if hasattr(device, "axis_finder"):
+                device.axis_finder = SpoolAxisFinder(profile.session.data_root)
         devices.connect(profile.session.connection_timeout_s)
         yield devices
 

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from apsber_bluesky.core import (
     RunState,
     find_run,
     forgo_real_time,
+    note_sigterm,
 )
 from apsber_bluesky.streaming import Inbox
 
@@ -95,9 +95,8 @@ def main() -> int:
     """Run the guard until the session ends, in good order or not."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings: dict[str, Any] = json.loads(sys.stdin.readline())
-    stop = threading.Event()
     # Not `begin_service`: this process is not to end with its parent.
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = note_sigterm()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     forgo_real_time()
     inbox = Inbox()

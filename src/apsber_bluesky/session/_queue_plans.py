@@ -7,12 +7,18 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+from apsber_bluesky.session._plan_devices import (
+    annotation_leaves,
+    device_types,
+    devices_of,
+    is_device_type,
+)
 
 #: Types that travel as JSON; all others are devices, or cannot be given from outside.
 _PLAIN: Final = frozenset({bool, int, float, str, dict, list, tuple, type(None), Any})
-_DEVICE_MODULES: Final = ("apsber_bluesky.devices", "ophyd", "bluesky.protocols")
 
 
 def queue_plan(plan: Callable[..., Any], devices: Mapping[str, Any]) -> Callable[..., Any]:
@@ -63,29 +69,8 @@ def queue_plan(plan: Callable[..., Any], devices: Mapping[str, Any]) -> Callable
     return typing.cast("Callable[..., Any]", described_plan)
 
 
-def _leaves(hint: Any) -> Iterator[Any]:
-    """The types that an annotation is made of."""
-    if typing.get_origin(hint) is typing.Literal:
-        yield str
-        return
-    arguments = typing.get_args(hint)
-    if not arguments or typing.get_origin(hint) is Callable:
-        yield hint
-        return
-    for argument in arguments:
-        if argument is not Ellipsis:
-            yield from _leaves(argument)
-
-
-def _is_device_type(leaf: Any) -> bool:
-    module = getattr(leaf, "__module__", "")
-    return isinstance(leaf, type) and (
-        module in _DEVICE_MODULES or module.startswith(tuple(f"{m}." for m in _DEVICE_MODULES))
-    )
-
-
 def _can_travel(hint: Any) -> bool:
-    return all(leaf in _PLAIN or _is_device_type(leaf) for leaf in _leaves(hint))
+    return all(leaf in _PLAIN or is_device_type(leaf) for leaf in annotation_leaves(hint))
 
 
 def _is_literal(value: Any) -> bool:
@@ -98,32 +83,7 @@ def _is_literal(value: Any) -> bool:
 
 def _device_names(hint: Any, devices: Mapping[str, Any]) -> dict[str, list[str]]:
     """For each device class of an annotation, the devices that are of that class."""
-    kinds = {leaf for leaf in _leaves(hint) if _is_device_type(leaf)}
-    return {
-        kind.__name__: [name for name, device in _walk(devices) if _is_a(device, kind)]
-        for kind in sorted(kinds, key=lambda kind: str(kind.__name__))
-    }
-
-
-def _walk(devices: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Devices, and the devices that they are made of: the axes of a stage."""
-    from ophyd import Device
-
-    for name, device in devices.items():
-        yield name, device
-        for part in getattr(device, "component_names", ()):
-            component = getattr(type(device), part, None)
-            kind = getattr(component, "cls", None)
-            if isinstance(kind, type) and issubclass(kind, Device):
-                yield f"{name}.{part}", getattr(device, part)
-
-
-def _is_a(device: Any, kind: type) -> bool:
-    if not getattr(kind, "_is_protocol", False):
-        return isinstance(device, kind)
-    # A protocol need not be checkable by isinstance.
-    members = [name for name in {*vars(kind), *kind.__annotations__} if not name.startswith("_")]
-    return all(hasattr(type(device), member) or hasattr(device, member) for member in members)
+    return {kind.__name__: list(devices_of(kind, devices)) for kind in device_types(hint)}
 
 
 def _as_text(hint: Any) -> str:

@@ -20,6 +20,9 @@ from apsber_bluesky.session._workplace import check_data_root
 
 logger = logging.getLogger(__name__)
 
+#: What clients of queueserver try if they are not told.
+QUEUE_PORT: Final = 60615
+
 _START_TIMEOUT_S: Final = 60.0
 _OPEN_TIMEOUT_S: Final = 180.0
 _INFO_OFFSET: Final = 10
@@ -39,15 +42,20 @@ class QueueServer:
         The same profile, read.
     redis : str or None
         ``HOST:PORT`` of a Redis; None starts one.
-    port : int
+    port : int, optional
         Port of the control socket on the loopback interface, 0 for any. Console output is published
-        ten ports higher, or at any.
+        ten ports higher, or at any. If not given it is `QUEUE_PORT`, or any if that is taken.
     """
 
     def __init__(
-        self, profile_name: str, profile: Profile, *, redis: str | None = None, port: int = 0
+        self,
+        profile_name: str,
+        profile: Profile,
+        *,
+        redis: str | None = None,
+        port: int | None = None,
     ) -> None:
-        if not 0 <= port <= 65535 - _INFO_OFFSET:
+        if port is not None and not 0 <= port <= 65535 - _INFO_OFFSET:
             raise InputError(f"port is {port}; give one from 0 (any) to {65535 - _INFO_OFFSET}")
         self._profile_name = profile_name
         self._data_root = profile.session.data_root.resolve()
@@ -207,9 +215,22 @@ class QueueServer:
         self._stack.close()
 
     def _ports(self) -> tuple[int, int]:
+        usual = (QUEUE_PORT, QUEUE_PORT + _INFO_OFFSET)
+        if self._port is None and all(map(_is_free, usual)):
+            return usual
         if self._port:
             return self._port, self._port + _INFO_OFFSET
         return _free_port(), _free_port()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_port() -> int:

@@ -28,6 +28,10 @@ class RemoteFrameConsumer:
         """Tell that frames are on disk."""
         self._outbox.send({"type": "frames", "frames": frames.to_dict()})
 
+    def capture(self, run_uid: str, start: int, stop: int) -> None:
+        """Tell which projections are to be one volume."""
+        self._outbox.send({"type": "capture", "run_uid": run_uid, "start": start, "stop": stop})
+
     def end_run(self, run_uid: str, exit_status: str, reason: str) -> None:
         """Tell that the run has closed."""
         self._outbox.send(
@@ -47,5 +51,7 @@ def deliver(message: dict[str, Any], consumer: FrameConsumer) -> None:
             consumer.begin_run(RunDescription(**message["run"]))
         case "frames":
             consumer.frames(FrameRange(**message["frames"]))
+        case "capture":
+            consumer.capture(message["run_uid"], message["start"], message["stop"])
         case "end_run":
             consumer.end_run(message["run_uid"], message["exit_status"], message["reason"])

@@ -24,5 +24,8 @@ class RunAnnouncer:
     def frames(self, frames: FrameRange) -> None:
         """The receiver knows its frames."""
 
+    def capture(self, run_uid: str, start: int, stop: int) -> None:
+        """The receiver keeps all frames alike."""
+
     def end_run(self, run_uid: str, exit_status: str, reason: str) -> None:
         """The camera closes its series."""

@@ -71,7 +71,7 @@ class Session:
         self.devices = self._make_devices()
         self.RE = self._make_run_engine(RunEngine)
         install_suspenders(self.RE, self.devices, profile.session.suspenders)
-        self.sd = SupplementalData(baseline=self._baseline())
+        self.sd = SupplementalData(baseline=self.devices.baseline())
         self.RE.preprocessors.append(self.sd)
         self.callbacks = self._make_callbacks()
         for callback in self.callbacks:
@@ -137,16 +137,6 @@ class Session:
         number = ScanNumber(self._workplace.own / "scan_number")
         metadata = session_metadata(self.profile)
         return factory(metadata, scan_id_source=number, md_normalizer=complete_metadata)
-
-    def _baseline(self) -> list[Any]:
-        """Devices whose readings belong to every run: all that connected, but detectors."""
-        detectors = self.devices.labelled("detectors")
-        missing = self.devices.missing
-        return [
-            device
-            for name, device in self.devices.items()
-            if name not in missing and not any(device is detector for detector in detectors)
-        ]
 
     def _make_callbacks(self) -> tuple[Any, ...]:
         from apsber_bluesky.callbacks import DocumentForwarder, FrameDispatcher, RunWatcher

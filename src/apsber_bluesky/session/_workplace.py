@@ -99,8 +99,6 @@ class Workplace:
         ServiceError
             If a process does not start.
         """
-        from apsber_bluesky.storage import DocumentJournal, journal_root
-
         self._check_recorded_scan()
         with ExitStack() as stack:
             self.board = StatusBoard()
@@ -112,13 +110,13 @@ class Workplace:
             stack.callback(self._supervisor.close)
             self._catalog_supervisor = Supervisor(self._replace_catalog)
             stack.callback(self._catalog_supervisor.close)
-            root = journal_root(self.own, self._external_catalog())
-            self.journal = DocumentJournal(root, self._warn_of_catalog)
-            stack.callback(self.journal.close)
-            # All are started before the first is waited for: most of a start is imports.
+            # Closed after the processes have ended.
+            journal = stack.enter_context(ExitStack())
+            # All are started before anything else: most of a start is imports.
             for name in self._wanted():
                 self._launch(name)
                 stack.callback(self._stop_service, name)
+            self._open_journal(journal)
             stack.callback(withdraw_session, self.own)
             self._connect()
             self._supervisor.watch(self.services["receiver"])
@@ -126,6 +124,13 @@ class Workplace:
             self._catalog_supervisor.watch(self.services["catalog"])
             stack.callback(self._catalog_supervisor.release)
             self._stack = stack.pop_all()
+
+    def _open_journal(self, stack: ExitStack) -> None:
+        from apsber_bluesky.storage import DocumentJournal, journal_root
+
+        root = journal_root(self.own, self._external_catalog())
+        self.journal = DocumentJournal(root, self._warn_of_catalog)
+        stack.callback(self.journal.close)
 
     def _check_recorded_scan(self) -> None:
         """Refuse a bad data file before anything is started."""
@@ -181,6 +186,7 @@ class Workplace:
             "documents": str(self.journal.folder),
             "api_key": self._api_key,
             "port": urlsplit(self.tiled_uri).port or 0,
+            "during_scans": bool(self.tiled_uri),
         }
 
     def _replace_catalog(self) -> ServiceProcess:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from apsber_bluesky.core import ConfigurationError, ImageKey, SimulationSettings
 from apsber_bluesky.simulation._camera import Camera, Exposure, ImageSource
+from apsber_bluesky.simulation._capture_requests import CaptureRequests
 from apsber_bluesky.simulation._detector import Detector
 from apsber_bluesky.simulation._extra_detectors import make_extra_detectors
 from apsber_bluesky.simulation._filters import transmission_of
@@ -190,13 +191,15 @@ class Beamline:
         self.detectors = make_extra_detectors(settings.detectors, prefix, settings, self.look)
         self.pulses = PulseOutput(f"{prefix}rot:pso:", self.rotation, self.trigger)
         self.x_pulses = PulseOutput(f"{prefix}m2:pso:", self.sample_x, self.trigger_mapping)
+        self.capture_requests = CaptureRequests(f"{prefix}capture:")
         self.aerotech = AerotechController(f"{prefix}rot:", self.rotation, self.trigger)
 
     @property
     def channels(self) -> dict[str, Any]:
         """Every channel of the beamline by its PV name."""
         merged: dict[str, Any] = self.surroundings.channels
-        devices = (self.rotation, self.shutter, self.pulses, self.x_pulses, self.aerotech)
+        pulses = (self.pulses, self.x_pulses, self.aerotech)
+        devices = (self.rotation, self.shutter, *pulses, self.capture_requests)
         parts: tuple[Any, ...] = (*devices, self.camera, *self._outlets, *self.detectors.values())
         for part in parts:
             merged |= part.channels

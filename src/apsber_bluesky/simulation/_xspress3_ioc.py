@@ -168,7 +168,8 @@ class Xspress3Ioc:
 
     async def start(self) -> None:
         """Give the records their first values; call before clients can connect."""
-        await self._in_thread(self.sample.prepare)
+        # Nothing waits for it but the first exposure, which is done in the same thread.
+        self._thread.submit(self.sample.prepare)
         both = {
             "AcquireTime": _DEFAULT_EXPOSURE_S,
             "ArrayCallbacks": "Enable",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from apsber_bluesky.core import ServiceError, explain_disk_errors
 from apsber_bluesky.storage._catalog_client import (
@@ -16,9 +17,7 @@ from apsber_bluesky.storage._catalog_client import (
     connect_catalog,
     is_unreachable,
 )
-
-if TYPE_CHECKING:
-    from tiled.server import SimpleTiledServer
+from apsber_bluesky.storage._tiled_server import TiledServer
 
 RAW_CONTAINER = "raw"
 PROCESSED_CONTAINER = "processed"
@@ -62,9 +61,9 @@ class EmbeddedTiled:
     ) -> None:
         self.directory = directory
         self._readable = [path.resolve() for path in readable]
-        self._wanted_key = api_key
+        self._key = api_key or secrets.token_hex(16)
         self._wanted_port = port
-        self._server: SimpleTiledServer | None = None
+        self._server: TiledServer | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,17 +88,17 @@ class EmbeddedTiled:
     @property
     def uri(self) -> str:
         """Address for ``tiled.client.from_uri``, key included."""
-        return str(self._running.uri)
+        return self._running.uri
 
     @property
     def api_key(self) -> str:
         """Key that clients must show."""
-        return str(self._running.api_key)
+        return self._key
 
     @property
     def port(self) -> int:
         """TCP port on the loopback interface."""
-        return int(self._running.port)
+        return self._running.port
 
     def close(self) -> None:
         """Stop the server; doing so twice is harmless."""
@@ -107,27 +106,18 @@ class EmbeddedTiled:
         self._stack.close()
 
     @property
-    def _running(self) -> SimpleTiledServer:
+    def _running(self) -> TiledServer:
         if self._server is None:
             raise ServiceError(f"the catalogue in {self.directory} is not running")
         return self._server
 
-    def _start(self) -> SimpleTiledServer:
-        from tiled.server import SimpleTiledServer
-
+    def _start(self) -> TiledServer:
         _register_document_export()
         try:
-            # uvicorn's default host is 127.0.0.1; SimpleTiledServer offers no other.
-            return SimpleTiledServer(
-                self.directory,
-                api_key=self._wanted_key,
-                port=self._wanted_port,
-                readable_storage=list(self._readable),
-            )
+            return TiledServer(self.directory, self._readable, self._key, self._wanted_port)
         except Exception as error:
             raise ServiceError(
-                f"the Tiled server for {self.directory} did not start: {error};"
-                f" see {self.directory / 'error.log'}"
+                f"the Tiled server for {self.directory} did not start: {error}"
             ) from error
 
 

@@ -102,6 +102,9 @@ def _read_stream(path: Path, file: h5py.File, name: StreamName) -> RawStream | N
         )
     except KeyError as error:
         raise DataFileError(f"{path} misses a part of stream {name!r}: {error}") from error
+    for dataset in (data, *columns):
+        # This process may have followed the file while it grew, or was cut to what had come.
+        dataset.refresh()
     frames = len(columns[0]) if columns[0].ndim == 1 else 0
     # The tables have a row for every frame of the series, the pixels room for those that came.
     if data.ndim != 3 or len(data) > frames or any(column.shape != (frames,) for column in columns):

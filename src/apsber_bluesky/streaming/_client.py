@@ -129,6 +129,18 @@ class ReceiverClient:
         """Frames of the stream that are missing will not be asked for again."""
         self._ask(type="give_up", run_uid=run_uid, stream=stream)
 
+    def curtail(self, run_uid: str, stream: str) -> int:
+        """End the series that is armed, and its stream behind the last frame on disk.
+
+        What was planned beyond is expected no more. Frames that come later are refused.
+
+        Returns
+        -------
+        int
+            Places that the stream has now.
+        """
+        return int(self._ask(type="curtail", run_uid=run_uid, stream=stream)["planned"])
+
     def finish(
         self,
         run_uid: str,

@@ -5,14 +5,19 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
+
+from apsber_bluesky.core import StorageError
 
 _KEEP_SIZE: Final = 0x01
 _PUNCH_HOLE: Final = 0x02
 _NOT_SUPPORTED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
 _BLOCK: Final = 1 << 20
+_FREE_SPACE_FACTOR: Final = 1.05
 
 
 @cache
@@ -61,3 +66,25 @@ def blank(descriptor: int, offset: int, size: int) -> None:
         return
     for begin in range(offset, offset + size, _BLOCK):
         os.pwrite(descriptor, bytes(min(_BLOCK, offset + size - begin)), begin)
+
+
+def check_space(data_root: Path, needed: int) -> None:
+    """Refuse a series that will not fit the disk.
+
+    Raises
+    ------
+    StorageError
+        If so, or the data root cannot be used.
+    """
+    try:
+        data_root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(data_root).free
+    except OSError as error:
+        raise StorageError(
+            f"cannot use data root {data_root}: {error.strerror}; choose another"
+        ) from error
+    if needed * _FREE_SPACE_FACTOR > free:
+        raise StorageError(
+            f"the series needs {needed / 1e9:.2f} GB, {data_root} has"
+            f" {free / 1e9:.2f} GB free; free space or choose another data root"
+        )

@@ -127,6 +127,9 @@ class FanOut:
         """More frames of the run can be read."""
         self._do(lambda: self._distributor.add(frames))
 
+    def capture(self, run_uid: str, start: int, stop: int) -> None:
+        """Consumers get all projections alike."""
+
     def end_run(self, run_uid: str, exit_status: str, reason: str) -> None:
         """The run has closed; what has not been announced by now is missing."""
         self._do(lambda: self._distributor.end(run_uid, exit_status, reason))

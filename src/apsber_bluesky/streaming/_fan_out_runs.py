@@ -119,7 +119,7 @@ class FanOutRun:
     def __init__(self, description: RunDescription) -> None:
         scan = description.scan
         planned = {
-            ImageKey.PROJECTION: scan.num_projections,
+            ImageKey.PROJECTION: scan.least_projections,
             ImageKey.FLAT: scan.num_flats,
             ImageKey.DARK: scan.num_darks,
         }

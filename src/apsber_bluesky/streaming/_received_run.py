@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import time
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,7 +22,6 @@ from apsber_bluesky.core import (
     RunState,
     SeriesBooks,
     SeriesRequest,
-    StorageError,
     StreamingSettings,
     book_name,
     format_ranges,
@@ -34,12 +32,12 @@ from apsber_bluesky.streaming._diagnosis import explain_missing
 from apsber_bluesky.streaming._formats import wire_format
 from apsber_bluesky.streaming._receiver_state import ReceiverState, forget_state
 from apsber_bluesky.streaming._series_messages import FrameReader, SeriesStart
-from apsber_bluesky.streaming._spool import Spool, dataset_path
+from apsber_bluesky.streaming._spool import Spool
 from apsber_bluesky.streaming._spool_audit import audit_spool
+from apsber_bluesky.streaming._spool_file import dataset_path
 
 logger = logging.getLogger(__name__)
 
-_FREE_SPACE_FACTOR: Final = 1.05
 _LONGEST_LIST: Final = 200
 
 
@@ -234,6 +232,14 @@ class ReceivedRun:
         """What is missing of a stream stays so."""
         self._open.discard(stream)
 
+    def curtail(self, stream: str) -> int:
+        """End a stream behind its last frame on disk; how many places it has then."""
+        books, planned = self.books.get(stream, SeriesBooks()), self._planned.get(stream, 0)
+        self._planned[stream] = end = books.curtail(planned)
+        self.ledger.set_books(self._book_name(stream), books)
+        self.spool.shorten(stream, end)
+        return end
+
     def missing(self, stream: str, first: int, count: int) -> list[int]:
         """Which of some places of a stream have no frame on disk; places yet to come count."""
         planned, series = self._planned.get(stream, 0), self.series
@@ -369,25 +375,3 @@ def _describe(series: Series, missing: list[int]) -> str:
 def _short(numbers: list[int]) -> str:
     text = format_ranges(numbers)
     return text if len(text) <= _LONGEST_LIST else f"{text[:_LONGEST_LIST]} ..."
-
-
-def check_space(data_root: Path, needed: int) -> None:
-    """Refuse a series that will not fit the disk.
-
-    Raises
-    ------
-    StorageError
-        If so, or the data root cannot be used.
-    """
-    try:
-        data_root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(data_root).free
-    except OSError as error:
-        raise StorageError(
-            f"cannot use data root {data_root}: {error.strerror}; choose another"
-        ) from error
-    if needed * _FREE_SPACE_FACTOR > free:
-        raise StorageError(
-            f"the series needs {needed / 1e9:.2f} GB, {data_root} has"
-            f" {free / 1e9:.2f} GB free; free space or choose another data root"
-        )

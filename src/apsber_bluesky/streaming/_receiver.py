@@ -30,6 +30,7 @@ from apsber_bluesky.core import (
     find_run,
     format_ranges,
 )
+from apsber_bluesky.streaming._disk_space import check_space
 from apsber_bluesky.streaming._frame_flow import FrameFlow
 from apsber_bluesky.streaming._health import ReceiverHealth, time_until_full_s
 from apsber_bluesky.streaming._messages import (
@@ -38,7 +39,7 @@ from apsber_bluesky.streaming._messages import (
     pack_message,
     unpack_message,
 )
-from apsber_bluesky.streaming._received_run import ReceivedRun, check_space, own_books
+from apsber_bluesky.streaming._received_run import ReceivedRun, own_books
 from apsber_bluesky.streaming._receiver_state import ReceiverState, forget_state
 from apsber_bluesky.streaming._ring import FrameRing
 
@@ -209,6 +210,8 @@ class Receiver:
                 if self._run is not None and self._run.uid == request["run_uid"]:
                     self._run.give_up(request["stream"])
                 return {}
+            case "curtail":
+                return {"planned": self._curtail(request["run_uid"], request["stream"])}
             case "end_series":
                 self._end_series()
                 return {}
@@ -289,6 +292,14 @@ class Receiver:
             if self._run.series is not None:
                 self._on_series(None)
             self._flow.end_series(self._run)
+
+    def _curtail(self, run_uid: str, stream: str) -> int:
+        if self._run is None or self._run.uid != run_uid:
+            return 0
+        # What is on its way is of no use any more, and its absence no fault.
+        self._flow.interrupt(self._run)
+        self._end_series()
+        return self._run.curtail(stream)
 
     def _close_run(self, run_uid: str) -> dict[str, Any]:
         run = self._run

@@ -23,34 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apsber_bluesky.core import KEY_OF_STREAM, SeriesRequest, StorageError, explain_disk_errors
-from apsber_bluesky.streaming._codecs import hdf5_filter
 from apsber_bluesky.streaming._disk_space import blank, reserve
 from apsber_bluesky.streaming._series_messages import Codec, Frame
-from apsber_bluesky.streaming._superblock import release_dead_writer
-
-# In the order in which they are written: the frame number says that the rest is there.
-_INDEX_FIELDS: Final[tuple[tuple[str, str, float], ...]] = (
-    ("timestamp", "<f8", np.nan),
-    ("angle", "<f8", np.nan),
-    ("checksum", "<u8", 0),
-    ("frame_number", "<i8", -1),
+from apsber_bluesky.streaming._spool_file import (
+    INDEX_CHUNK,
+    INDEX_FIELDS,
+    PAGE,
+    dataset_name,
+    make_spool_file,
+    open_spool_file_again,
 )
-_INDEX_CHUNK: Final = 1024
+
 _INDEX_ITEM: Final = 8
-_PAGE: Final = 4096
 _PROBE: Final = 64
 _GROW_BYTES: Final = 256 << 20
 _GROW_FRAMES: Final = 4096
 _GROW_FRACTION: Final = 0.25
-
-
-def dataset_path(stream: str, channel: int = 0) -> str:
-    """Path of a stream's frames inside the spool; further channels are ``data_2`` and so on."""
-    return f"/entry/{stream}/{_dataset_name(channel)}"
-
-
-def _dataset_name(channel: int) -> str:
-    return "data" if channel == 0 else f"data_{channel + 1}"
 
 
 class _Row(NamedTuple):
@@ -74,8 +62,8 @@ class _Places:
     """The datasets of one stream, and where their chunks lie in the file."""
 
     def __init__(self, group: h5py.Group, channels: int) -> None:
-        self.images = [group[_dataset_name(channel)] for channel in range(channels)]
-        self.index = {name: group[name] for name, _, _ in _INDEX_FIELDS}
+        self.images = [group[dataset_name(channel)] for channel in range(channels)]
+        self.index = {name: group[name] for name, _, _ in INDEX_FIELDS}
         # Room is made in steps while frames come; this many frames there are to be.
         self.planned = int(self.index["frame_number"].shape[0])
         self.image_offsets: list[NDArray[np.int64]] = []
@@ -137,9 +125,9 @@ class Spool:
         self.path = path
         self.request = request
         if resume:
-            self._file = _open_again(path)
+            self._file = open_spool_file_again(path)
         else:
-            self._file = _make(path, request, codec, channels)
+            self._file = make_spool_file(path, request, codec, channels)
         self._plain = codec == "none"
         self._streams: dict[str, _Places] = {
             stream: _Places(self._file[f"entry/{stream}"], channels) for stream in KEY_OF_STREAM
@@ -178,6 +166,27 @@ class Spool:
         # So that the file is as long as its places are.
         self._file.flush()
         places.locate()
+
+    def shorten(self, stream: str, num_frames: int) -> None:
+        """Give up the places of a stream behind so many frames.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written.
+        """
+        self.flush()
+        places = self._streams[stream]
+        with explain_disk_errors(self.path, "shorten the frame spool"):
+            for offsets in places.image_offsets if self._plain else []:
+                for offset in offsets[num_frames:]:
+                    blank(self._descriptor, int(offset), self._frame_bytes)
+            for dataset in (*places.images, *places.index.values()):
+                dataset.resize(min(num_frames, dataset.shape[0]), axis=0)
+                dataset.flush()
+            self._file.flush()
+            places.planned, places.reserved = num_frames, 0
+            places.locate()
 
     def write(self, stream: str, index: int, frame: Frame) -> None:
         """Write a frame at its place; `flush` makes it known.
@@ -225,7 +234,7 @@ class Spool:
         # nearly always; the bytes tell.
         head = min(size, _PROBE)
         if (
-            offset % _PAGE == 0
+            offset % PAGE == 0
             and os.pread(self._descriptor, head, offset) == pixels[:head]
             and os.pread(self._descriptor, head, offset + size - head) == pixels[-head:]
         ):
@@ -267,8 +276,8 @@ class Spool:
         # The last of two rows of one frame holds.
         rows = sorted({row.place: row for row in places.rows}.values())
         for run in _runs(rows):
-            chunk, first = divmod(run[0].place, _INDEX_CHUNK)
-            for name, dtype, _ in _INDEX_FIELDS:
+            chunk, first = divmod(run[0].place, INDEX_CHUNK)
+            for name, dtype, _ in INDEX_FIELDS:
                 values = np.array([getattr(row, name) for row in run], dtype)
                 offset = int(places.index_offsets[name][chunk]) + first * _INDEX_ITEM
                 self._write_at(offset, values.tobytes())
@@ -319,79 +328,11 @@ class Spool:
             os.close(self._descriptor)
 
 
-def _make(path: Path, request: SeriesRequest, codec: Codec, channels: int) -> h5py.File:
-    with explain_disk_errors(path, "create the frame spool"):
-        # h5py reports a full or forbidden place without an errno; the system call has it.
-        path.open("xb").close()
-        file = _open(path, "w")
-        for stream, image_key in KEY_OF_STREAM.items():
-            group = file.create_group(f"entry/{stream}")
-            group.attrs["image_key"] = int(image_key)
-            _create(group, request, codec, channels)
-        file.attrs["run_uid"] = request.run_uid
-        # No dataset or attribute can be added after this.
-        file.swmr_mode = True
-    return file
-
-
-def _open_again(path: Path) -> h5py.File:
-    with explain_disk_errors(path, "open the frame spool again"):
-        release_dead_writer(path)
-        # Readers of the file have locked it against writers; to them this one is the one that died.
-        file = _open(path, "r+", locking=False)
-        file.swmr_mode = True
-    return file
-
-
-def _open(path: Path, mode: str, **options: Any) -> h5py.File:
-    # Whole pages are written faster than parts of two.
-    return h5py.File(
-        path,
-        mode,
-        libver="latest",
-        alignment_threshold=_PAGE,
-        alignment_interval=_PAGE,
-        # A cache would keep what is written behind its back from readers in this process.
-        rdcc_nbytes=0,
-        **options,
-    )
-
-
-def _create(group: h5py.Group, request: SeriesRequest, codec: Codec, channels: int) -> None:
-    frame = (request.rows, request.columns)
-    for channel in range(channels):
-        group.create_dataset(
-            _dataset_name(channel),
-            (0, *frame),
-            request.dtype,
-            chunks=(1, *frame),
-            maxshape=(None, *frame),
-            **(_allocated_early(fill_time="never") if codec == "none" else {}),
-            **hdf5_filter(codec, request.dtype),
-        )
-    for name, dtype, fill in _INDEX_FIELDS:
-        group.create_dataset(
-            name,
-            (0,),
-            dtype,
-            chunks=(_INDEX_CHUNK,),
-            maxshape=(None,),
-            **_allocated_early(fillvalue=fill),
-        )
-
-
-def _allocated_early(**options: Any) -> dict[str, Any]:
-    """Chunks get their place in the file with the dataset, not with their first bytes."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    return {"dcpl": properties, **options}
-
-
 def _runs(rows: list[_Row]) -> Iterator[list[_Row]]:
     """Rows that lie side by side in one chunk of the index."""
     run: list[_Row] = []
     for row in rows:
-        if run and (row.place != run[-1].place + 1 or row.place % _INDEX_CHUNK == 0):
+        if run and (row.place != run[-1].place + 1 or row.place % INDEX_CHUNK == 0):
             yield run
             run = []
         run.append(row)

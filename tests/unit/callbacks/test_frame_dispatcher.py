@@ -28,6 +28,9 @@ class Consumer:
     def frames(self, frames: FrameRange) -> None:
         self.calls.append(("frames", frames))
 
+    def capture(self, run_uid: str, start: int, stop: int) -> None:
+        self.calls.append(("capture", run_uid, start, stop))
+
     def end_run(self, run_uid: str, exit_status: str, reason: str) -> None:
         self.calls.append(("end", run_uid, exit_status, reason))
 
@@ -243,3 +246,25 @@ def test_a_display_hears_of_every_run(engine, flyer, scan):
     assert closed == [
         {"type": "run_closed", "run_uid": uid, "exit_status": "success"} for uid in (first, second)
     ]
+
+
+def test_captures_are_announced_where_they_stand_among_the_frames(
+    engine, flyer, scan, consumer, dispatcher
+):
+    from apsber_bluesky.devices import CaptureReading
+
+    reading = CaptureReading()
+
+    def plan():
+        uid = yield from bps.open_run(scan.metadata())
+        yield from bps.mv(reading.first, 4, reading.end, 28)
+        for stream in ("captures", "others"):
+            yield from bps.create(name=stream)
+            yield from bps.read(reading)
+            yield from bps.save()
+        yield from bps.close_run()
+        return uid
+
+    engine.subscribe(dispatcher)
+    (uid,) = engine(plan())
+    assert [call for call in consumer.calls if call[0] == "capture"] == [("capture", uid, 4, 28)]

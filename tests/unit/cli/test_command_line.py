@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from apsber_bluesky.core import (
     RunLedger,
     RunState,
     SeriesBooks,
+    load_profile,
     write_json,
 )
+from apsber_bluesky.session import make_devices
 
 REAL_BEAMLINE = """
 name: 2bm
@@ -86,7 +89,8 @@ def test_a_command_line_that_makes_no_sense_is_refused(apsber, words):
         (["run", "fly_me"], ["no plan 'fly_me'", "fly_tomography", "step_tomography"]),
         (["run", "tomography_run"], ["no plan 'tomography_run'"]),
         (["run", "fly_tomography", "colour=red"], ["no argument 'colour'", "exposure_s"]),
-        (["run", "fly_tomography", "camera=x"], ["no argument 'camera'"]),
+        (["run", "fly_tomography", "camera=x"], ["camera='x' is no device", "rotation"]),
+        (["check", "xrf_map", "slow_axis=a.y"], ["slow_axis='a.y' is no device", "fly_x"]),
         (["run", "fly_tomography", "exposure_s"], ["'exposure_s' is not of the form name=value"]),
         (["run", "fly_tomography", "exposure_s=long"], ["exposure_s='long'", "number"]),
         (["run", "fly_tomography", "num_flats=2.5"], ["num_flats='2.5'"]),
@@ -296,11 +300,26 @@ PLAN = find_plan("fly_tomography")
     ],
 )
 def test_arguments_are_read_as_the_plan_annotates_them(word, name, value):
-    arguments = parse_arguments(PLAN, [word])
+    arguments = parse_arguments(PLAN, [word], [])
     assert arguments == {name: value}
     assert type(arguments[name]) is type(value)
 
 
 def test_a_plan_whose_devices_are_missing_names_them():
-    with pytest.raises(InputError, match=r"needs devices rotation, sample_x; .* camera, shutter"):
+    words = r"devices rotation \(none fits\), sample_x .* has camera, shutter"
+    with pytest.raises(InputError, match=words):
         bind(PLAN, {"camera": 1, "shutter": 2}, {})
+
+
+def test_the_only_device_that_a_plan_can_use_need_not_be_given():
+    devices = make_devices(load_profile("simulated").devices, {"P": "nowhere:"})
+    plan = bind(find_plan("scattering_series"), devices, {"axis": "sample_stage.y"})
+    given = inspect.getgeneratorlocals(plan)
+    assert given["detector"] is devices.eiger
+    assert given["axis"] is devices.sample_stage.y
+    assert given["rotation"] is None
+    with pytest.raises(InputError, match=r"needs devices fast_axis \(.*fly_x.*\), slow_axis"):
+        bind(find_plan("xrf_map"), devices, {})
+    with pytest.raises(InputError, match="axis='shutter' is no device that plan scattering"):
+        bind(find_plan("scattering_series"), devices, {"axis": "shutter"})
+    devices.disconnect()

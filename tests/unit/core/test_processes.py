@@ -83,3 +83,37 @@ def test_a_child_whose_parent_has_already_gone_ends_at_once():
     assert done.returncode == 1
     assert done.stdout == ""
     assert "parent process 1 has already gone" in done.stderr
+
+
+WAITER = """
+import signal, sys, threading
+from apsber_bluesky.core import note_sigterm
+stop = note_sigterm()
+lines = iter(range(1000))
+
+def trace(frame, event, _):
+    if frame.f_code is not threading.Event.wait.__code__:
+        return None
+    if event == "line" and next(lines) == int(sys.argv[1]):
+        signal.raise_signal(signal.SIGTERM)
+        print("signalled", flush=True)
+    return trace
+
+sys.settrace(trace)
+while not stop.wait(0.01):
+    pass
+print("noted")
+"""
+
+
+@pytest.mark.parametrize("line", range(4))
+def test_sigterm_while_a_service_waits_is_noted_and_hangs_nobody(line):
+    # At some of the lines of `Event.wait` the event's lock is held.
+    done = subprocess.run(
+        [sys.executable, "-c", WAITER, str(line)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.split() == ["signalled", "noted"]

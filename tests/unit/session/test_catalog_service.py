@@ -38,6 +38,7 @@ def test_a_server_that_is_away_neither_stops_the_start_nor_holds_up_who_waits(tm
                 "status_address": board.address,
                 "api_key": "",
                 "port": 0,
+                "during_scans": False,
             }
         )
         service.wait_ready(90)

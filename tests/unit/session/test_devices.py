@@ -43,14 +43,52 @@ def test_any_text_is_expanded_or_refused(text, macros):
 
 
 def test_devices_are_made_without_connecting_and_found_by_name_and_label():
-    devices = make_devices(load_profile("simulated").devices, {"P": "nowhere:"})
-    assert list(devices) == ["camera", "rotation", "sample_x", "shutter", "storage_ring"]
+    entries = {
+        CAMERA: [{"name": "camera", "prefix": "$(P)cam:"}],
+        "apsber_bluesky.devices.RotationStage": [
+            {"name": "rotation", "prefix": "$(P)rot:", "labels": ["motors"]}
+        ],
+        "apsber_bluesky.devices.SampleAxis": [
+            {"name": "sample_x", "prefix": "$(P)m2", "labels": ["motors", "baseline"]}
+        ],
+    }
+    devices = make_devices(entries, {"P": "nowhere:"})
+    assert list(devices) == ["camera", "rotation", "sample_x"]
     assert devices.camera.prefix == "nowhere:cam:"
     assert devices["rotation"] is devices.rotation
     assert devices.labelled("motors") == [devices.rotation, devices.sample_x]
     assert devices.labelled("nothing") == []
-    assert len(devices) == 5
-    assert "shutter" in dir(devices)
+    assert len(devices) == 3
+    assert "sample_x" in dir(devices)
+    devices.disconnect()
+
+
+def test_devices_labelled_baseline_are_read_for_every_run_if_they_are_there(caplog):
+    entries = {
+        CAMERA: [{"name": "camera", "prefix": "cam:", "labels": ["detectors", "baseline"]}],
+        "apsber_bluesky.devices.VortexMca": [
+            {"name": "mca", "prefix": "mca:", "labels": ["baseline"]}
+        ],
+        SHUTTER: [
+            {"name": "shutter", "prefix": "a:", "labels": ["shutters", "baseline"]},
+            {"name": "absent", "prefix": "b:", "labels": ["baseline"]},
+            {"name": "other", "prefix": "c:", "labels": ["shutters"]},
+        ],
+    }
+    devices = make_devices(entries, {})
+    devices.missing["absent"] = "it did not connect"
+    assert devices.baseline() == [devices.shutter]
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.split()[1] for text in told] == ["camera", "mca"]
+    devices.disconnect()
+
+
+def test_the_simulated_beamline_has_all_that_moves_in_its_baseline():
+    devices = make_devices(load_profile("simulated").devices, {"P": "nowhere:"})
+    read = devices.baseline()
+    assert {devices.rotation, devices.sample_x, devices.shutter, devices.storage_ring} <= set(read)
+    assert not set(devices.labelled("detectors")) & set(read)
+    devices.disconnect()
 
 
 def test_a_device_that_is_not_there_is_named_beside_those_that_are():

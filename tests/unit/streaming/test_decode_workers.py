@@ -22,7 +22,8 @@ from apsber_bluesky.streaming._decode_jobs import DecodeJob
 from apsber_bluesky.streaming._decode_workers import DecodeWorkers
 from apsber_bluesky.streaming._ring import frame_tag, stream_key
 from apsber_bluesky.streaming._series_messages import Frame
-from apsber_bluesky.streaming._spool import Spool, dataset_path
+from apsber_bluesky.streaming._spool import Spool
+from apsber_bluesky.streaming._spool_file import dataset_path
 
 ROWS, COLUMNS, FRAMES, SLOTS = 60, 70, 40, 16
 FRAME_BYTES = ROWS * COLUMNS * 2

@@ -14,7 +14,8 @@ from apsber_bluesky.core import FrameRange, SeriesRequest
 from apsber_bluesky.streaming import FrameRing, RingOrFileSource, create_ring_memory
 from apsber_bluesky.streaming._frame_tags import frame_tag, stream_key
 from apsber_bluesky.streaming._series_messages import Frame
-from apsber_bluesky.streaming._spool import Spool, dataset_path
+from apsber_bluesky.streaming._spool import Spool
+from apsber_bluesky.streaming._spool_file import dataset_path
 
 ROWS, COLUMNS, SLOTS = 6, 8, 5
 FRAMES = np.arange(12 * ROWS * COLUMNS, dtype="<u2").reshape(12, ROWS, COLUMNS)

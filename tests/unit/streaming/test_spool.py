@@ -13,7 +13,8 @@ from apsber_bluesky.core import FrameRange, SeriesRequest, StorageError
 from apsber_bluesky.streaming import RingOrFileSource
 from apsber_bluesky.streaming._codecs import encode
 from apsber_bluesky.streaming._series_messages import Frame
-from apsber_bluesky.streaming._spool import Spool, dataset_path
+from apsber_bluesky.streaming._spool import Spool
+from apsber_bluesky.streaming._spool_file import dataset_path
 
 REQUEST = SeriesRequest("run-1", "primary", 6, 4, 5, "<u2")
 
