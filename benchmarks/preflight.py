@@ -16,7 +16,7 @@ _FEW = {"num_darks": 3, "num_flats": 3}
 
 
 def plans(session: Any, *, quick: bool) -> dict[str, Callable[[], Any]]:
-    """Each tomography plan, by name."""
+    """Plans by name."""
     d, p = session.devices, session.plans
     usual = (d.camera, d.rotation, d.shutter, d.sample_x)
     count = 60 if quick else 240
@@ -39,6 +39,31 @@ def plans(session: Any, *, quick: bool) -> dict[str, Callable[[], Any]]:
             mode="tomography",
             num_projections=60,
             **_FEW,
+        ),
+        "scattering_positions": lambda: p.scattering_series(
+            d.eiger,
+            d.shutter,
+            axis=d.sample_x,
+            positions_mm=[0.0, 1.0, 2.0],
+            num_frames=20,
+            exposure_s=0.05,
+            num_darks=5,
+        ),
+        "scattering_rotation": lambda: p.scattering_series(
+            d.eiger, d.shutter, rotation=d.rotation, trigger="external", num_frames=60
+        ),
+        "scattering_step": lambda: p.scattering_series(
+            d.eiger, d.shutter, trigger="step", num_frames=20, exposure_s=0.1
+        ),
+        "jungfrau_pedestal": lambda: p.jungfrau_pedestal(d.jungfrau, d.shutter, num_frames=60),
+        "jungfrau_series": lambda: p.jungfrau_series(
+            d.jungfrau, d.shutter, num_frames=60, frame_period_s=0.05, pedestal="none"
+        ),
+        "xrf_map": lambda: p.xrf_map(
+            d.vortex, d.fly_x, d.sample_stage.y, d.shutter, columns=20, rows=6
+        ),
+        "xrf_map_step": lambda: p.xrf_map(
+            d.vortex, d.sample_x, d.sample_stage.y, d.shutter, columns=4, rows=4, mode="step"
         ),
         "mosaic_tomography": lambda: p.mosaic_tomography(
             d.camera, d.rotation, d.shutter, d.sample_stage, num_projections=60, **_FEW

@@ -26,7 +26,7 @@ from apsber_bluesky.devices import (
     JungfrauSetting,
 )
 from apsber_bluesky.plans._detector_run import DetectorRun, detector_run, run_metadata
-from apsber_bluesky.plans._jungfrau_run import SETTING_UP_S, exposure_timing, set_chip, with_chip
+from apsber_bluesky.plans._jungfrau_run import exposure_timing, set_chip, with_chip
 from apsber_bluesky.plans._preflight import predict_series, series_s
 
 #: Gain modes in which the dark reads as G0, G1 and G2.
@@ -108,7 +108,7 @@ def jungfrau_pedestal(
     timing = exposure_timing(chip, exposure_s, frame_period_s)
     each = num_frames * images
     detector.check(DetectorRun(detector, shutter, timing, "").series("darks", each), chip)
-    each_s = series_s(each // images, timing) + SETTING_UP_S
+    each_s = series_s(each // images, timing)
     submit_prediction(
         predict_series("jungfrau_pedestal", detector, len(STAGES) * each, len(STAGES) * each_s, 0.0)
     )

@@ -14,9 +14,6 @@ from apsber_bluesky.plans._scan import Timing, check_timing
 
 #: Time the detector needs between exposures [s] when the plan is not told the period.
 READOUT_MARGIN_S: Final = 0.002
-#: What the detector takes to be set up for a series beside other detectors [s]: its settings are
-#: read back one after the other.
-SETTING_UP_S: Final = 0.3
 
 
 def exposure_timing(chip: JungfrauChip, exposure_s: float, frame_period_s: float | None) -> Timing:

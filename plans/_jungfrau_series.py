@@ -32,14 +32,14 @@ from apsber_bluesky.plans._detector_run import (
     one_pulse,
     run_metadata,
 )
-from apsber_bluesky.plans._jungfrau_run import SETTING_UP_S, exposure_timing, with_chip
+from apsber_bluesky.plans._jungfrau_run import exposure_timing, with_chip
 from apsber_bluesky.plans._preflight import (
+    SERIES_S,
     SHUTTER_S,
     flight_s,
     motion_s,
     place_of,
     predict_series,
-    series_s,
 )
 from apsber_bluesky.plans._scan import Timing
 
@@ -229,7 +229,7 @@ class _Series:
         rows, columns = self.detector.frame_shape
         exposures = self.num_frames // self.chip.images_per_exposure
         beam_s = exposures * self.timing.period_s + SHUTTER_S
-        took_s = series_s(1, self.timing) + SETTING_UP_S + SHUTTER_S
+        took_s = SERIES_S + SHUTTER_S
         if self.rotation is not None and self.fly is not None:
             beam_s = flight_s(self.rotation, exposures * self.timing.period_s) + SHUTTER_S
             here_deg = place_of(self.rotation, self.fly.start_deg)

@@ -18,6 +18,19 @@ _LARGEST_ARRAY_BYTES: Final = 1 << 28
 
 #: Set once for the whole process, as Channel Access reads it once.
 _ports: dict[str, int] = {}
+_reserved: list[socket.socket] = []
+
+
+def _reserve_port() -> int:
+    """A TCP port that stays bound here, so that the system gives it to nobody else.
+
+    The beamline, which asks for this very port and allows it to be shared, may listen on it.
+    """
+    holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind((_LOOPBACK, 0))
+    _reserved.append(holder)
+    return int(holder.getsockname()[1])
 
 
 def _free_port(kind: socket.SocketKind) -> int:
@@ -51,7 +64,7 @@ def prepare_epics(profile: Profile) -> None:
             "ophyd was imported before the simulated session was started, so it looks for PVs"
             " elsewhere; call apsber_bluesky.session.start first, then import plans or devices"
         )
-    _ports["ca_port"] = _free_port(socket.SOCK_STREAM)
+    _ports["ca_port"] = _reserve_port()
     _ports["repeater_port"] = _free_port(socket.SOCK_DGRAM)
     os.environ.update(
         {

@@ -51,7 +51,9 @@ def _walk(devices: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         for part in getattr(device, "component_names", ()):
             component = getattr(type(device), part, None)
             kind = getattr(component, "cls", None)
-            if isinstance(kind, type) and issubclass(kind, Device):
+            # One that connects when it is first looked at would be waited for.
+            lazy = getattr(component, "lazy", False)
+            if isinstance(kind, type) and issubclass(kind, Device) and not lazy:
                 yield f"{name}.{part}", getattr(device, part)
 
 
