@@ -19,7 +19,6 @@ from apsber_bluesky.core import (
     RunLedger,
     SeriesRequest,
     ServiceError,
-    load_profile,
 )
 from apsber_bluesky.session._detector_receivers import make_detector_receivers
 from apsber_bluesky.session._status_board import StatusBoard
@@ -37,8 +36,13 @@ def request_of(uid: str, count: int, detector: str, stream: str = "primary") -> 
 
 
 def profile_of(root: Path, detectors: dict) -> Profile:
-    changes = {"session": {"data_root": str(root)}, "streaming": {"detectors": detectors}}
-    return load_profile("simulated", changes)
+    return Profile.model_validate(
+        {
+            "name": "test",
+            "session": {"beamline_id": "T", "instrument_name": "test", "data_root": str(root)},
+            "streaming": {"detectors": detectors},
+        }
+    )
 
 
 @pytest.fixture

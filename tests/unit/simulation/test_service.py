@@ -80,6 +80,7 @@ def test_the_ready_line_describes_the_camera_and_how_to_reach_it(
         "pixel_size_um": 0.65,
         "centre_px": 14.0,
         "recorded": None,
+        "detectors": {},
     }
     assert address.startswith("tcp://127.0.0.1:")
     for protocol in ("CA", "PVA"):
