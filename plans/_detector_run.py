@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import bluesky.plan_stubs as bps
-import bluesky.preprocessors as bpp
-from bluesky.utils import Msg, MsgGenerator, RunEngineControlException, short_uid
+from bluesky.utils import Msg, MsgGenerator, short_uid
 
 from apsber_bluesky.core import StreamName, Technique
 from apsber_bluesky.devices import FastShutter, FlyRotation, FrameDetector, FrameSeries, Trigger
-from apsber_bluesky.plans._scan import Timing, named_failures
+from apsber_bluesky.plans._safe_run import leave_safe, safe_run
+from apsber_bluesky.plans._scan import Timing
 from apsber_bluesky.plans._whole_series import collect_until_done, take_whole_series
 
 # A detector that ignored a pulse counts on without it: of the frames that are missing at the end
@@ -278,37 +278,11 @@ def detector_run(
         Bluesky run uid.
     """
     devices = [*(d for d in stops if d is not None), camera]
-    uid: str = yield from bps.open_run(metadata)
-    run = DetectorRun(camera, shutter, timing, uid, retake_missing)
-    # Safe before anything else is cleaned up, which may take its time.
-    safe = bpp.contingency_wrapper(
-        named_failures(body(run)), except_plan=lambda _: close_up(shutter, devices)
+    return (
+        yield from safe_run(
+            metadata,
+            lambda uid: body(DetectorRun(camera, shutter, timing, uid, retake_missing)),
+            staged=[camera, *(device for device in staged if device is not None)],
+            close_up=lambda: leave_safe(shutter, devices),
+        )
     )
-    # Staged inside the run: unstaging closes the spool, so the stop document finds it closed.
-    together = [camera, *(device for device in staged if device is not None)]
-    yield from bpp.contingency_wrapper(
-        bpp.finalize_wrapper(bpp.stage_wrapper(safe, together), lambda: close_up(shutter, devices)),
-        except_plan=close_failed_run,
-        else_plan=bps.close_run,
-    )
-    return uid
-
-
-def close_up(shutter: FastShutter, devices: list[Any]) -> MsgGenerator[None]:
-    """Close the shutter and stop everything; one that fails does not keep the others from it."""
-    yield from bpp.finalize_wrapper(
-        bps.abs_set(shutter, "close", wait=True), lambda: _stop_all(devices)
-    )
-
-
-def _stop_all(devices: list[Any]) -> MsgGenerator[None]:
-    if devices:
-        yield from bpp.finalize_wrapper(bps.stop(devices[0]), lambda: _stop_all(devices[1:]))
-
-
-def close_failed_run(error: Exception) -> MsgGenerator[None]:
-    """Close a run with what became of it."""
-    if isinstance(error, RunEngineControlException):
-        yield from bps.close_run(exit_status=error.exit_status)
-    else:
-        yield from bps.close_run(exit_status="fail", reason=str(error) or type(error).__name__)

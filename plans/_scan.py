@@ -9,17 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import bluesky.plan_stubs as bps
-import bluesky.preprocessors as bpp
 from bluesky.utils import (
-    FailedStatus,
     Msg,
     MsgGenerator,
-    RunEngineControlException,
     short_uid,
 )
 from pydantic import ValidationError
 
-from apsber_bluesky.core import ApsberError, InputError, StreamName, TomographyScan
+from apsber_bluesky.core import InputError, StreamName, TomographyScan
 from apsber_bluesky.devices import (
     Camera,
     FastShutter,
@@ -28,6 +25,7 @@ from apsber_bluesky.devices import (
     RotationStage,
     SampleAxis,
 )
+from apsber_bluesky.plans._safe_run import leave_safe, safe_run
 from apsber_bluesky.plans._whole_series import collect_until_done, take_whole_series
 
 When = Literal["start", "end", "both", "none"]
@@ -352,47 +350,12 @@ def tomography_run(
     str
         Bluesky run uid.
     """
-    uid: str = yield from bps.open_run(metadata)
-    run = ScanRun(instrument, timing, references, uid, retake_missing)
-    # Safe before anything else is cleaned up, which may take its time.
-    safe = bpp.contingency_wrapper(
-        named_failures(body(run)), except_plan=lambda _: close_up(instrument)
+    camera, rotation = instrument.camera, instrument.rotation
+    return (
+        yield from safe_run(
+            metadata,
+            lambda uid: body(ScanRun(instrument, timing, references, uid, retake_missing)),
+            staged=[camera, rotation],
+            close_up=lambda: leave_safe(instrument.shutter, [rotation, camera]),
+        )
     )
-    # Staged inside the run: unstaging closes the spool, so the stop document finds it closed.
-    staged = bpp.stage_wrapper(safe, [instrument.camera, instrument.rotation])
-    yield from bpp.contingency_wrapper(
-        bpp.finalize_wrapper(staged, lambda: close_up(instrument)),
-        except_plan=_close_failed_run,
-        else_plan=bps.close_run,
-    )
-    return uid
-
-
-def close_up(instrument: Instrument) -> MsgGenerator[None]:
-    """Leave the beamline safe: shutter closed, nothing turning, no exposure, no pulses.
-
-    A device that fails here does not keep the others from being stopped.
-    """
-    yield from bpp.finalize_wrapper(
-        bps.abs_set(instrument.shutter, "close", wait=True),
-        lambda: bpp.finalize_wrapper(
-            bps.stop(instrument.rotation), lambda: bps.stop(instrument.camera)
-        ),
-    )
-
-
-def named_failures(plan: MsgGenerator[None]) -> MsgGenerator[None]:
-    """Raise what a device said went wrong, not only that one of its statuses failed."""
-    try:
-        yield from plan
-    except FailedStatus as error:
-        if isinstance(error.__cause__, ApsberError):
-            raise error.__cause__ from None
-        raise
-
-
-def _close_failed_run(error: Exception) -> MsgGenerator[None]:
-    if isinstance(error, RunEngineControlException):
-        yield from bps.close_run(exit_status=error.exit_status)
-    else:
-        yield from bps.close_run(exit_status="fail", reason=str(error) or type(error).__name__)

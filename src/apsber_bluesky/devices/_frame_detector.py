@@ -338,16 +338,16 @@ class FrameDetector(StreamingDevice):
         if self._exposed >= series.num_frames:
             self._complete(series, attempt)
         elif self._first_index is not None:
-            self._await_frame(series, self._first_index + self._exposed)
+            self._await_frame(series, self._first_index + place)
 
-    def _await_frame(self, series: FrameSeries, count: int) -> None:
-        """Wait until so many frames of the stream are on disk; one that is lost is not waited for.
+    def _await_frame(self, series: FrameSeries, index: int) -> None:
+        """Wait until a frame of the stream is on disk; one that is lost is given up in time.
 
         The books name it at the end of the series.
         """
         deadline = time.monotonic() + self.series_timeout_s
         receiver = self._connected_receiver()
-        while receiver.written(series.run_uid, series.stream) < count:
+        while receiver.missing(series.run_uid, series.stream, index, 1):
             if time.monotonic() > deadline:
                 return
             time.sleep(_POLL_S)
