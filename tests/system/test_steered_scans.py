@@ -107,7 +107,8 @@ with start("simulated", changes) as s:
 
     said["easy"] = run(s.plans.golden_tomography(*stage, **golden))
     RE(bps.mv(d.filters, [1, 2, 3]))
-    until(lambda: d.filters.transmission.get() < 1)
+    # The filters come in one after another.
+    until(lambda: d.filters.transmission.get() < 0.15)
     said["transmission"] = d.filters.transmission.get()
     said["hard"] = run(
         s.plans.golden_tomography(*stage, **golden), lambda: when(12, RE.request_pause))
@@ -182,7 +183,7 @@ def test_a_golden_scan_of_an_easy_sample_stops_early_and_says_what_it_saved(said
 
 def test_a_golden_scan_of_a_hard_sample_takes_all_its_turns(said):
     run = said["hard"]
-    assert 0 < said["transmission"] < 0.15
+    assert said["transmission"] > 0
     assert turns(run)[-1] == (4, 96, 0, 0)
     errors = [one["live_quality_relative_error"] for one in run["turns"][1:]]
     assert errors == sorted(errors, reverse=True)
