@@ -11,8 +11,8 @@ from bluesky.utils import Msg, MsgGenerator, short_uid
 
 from apsber_bluesky.core import StreamName, Technique
 from apsber_bluesky.devices import FastShutter, FlyRotation, FrameDetector, FrameSeries, Trigger
+from apsber_bluesky.plans._planned_series import PlannedSeries, Timing
 from apsber_bluesky.plans._safe_run import leave_safe, safe_run
-from apsber_bluesky.plans._scan import Timing
 from apsber_bluesky.plans._whole_series import collect_until_done, take_whole_series
 
 # A detector that ignored a pulse counts on without it: of the frames that are missing at the end
@@ -102,8 +102,11 @@ class DetectorRun:
     timing: Timing
     uid: str
     retake_missing: bool = True
-    _planned: dict[str, int] = field(default_factory=dict)
+    _planned: PlannedSeries = field(init=False)
     _declared: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._planned = PlannedSeries(self.uid, self.timing)
 
     def series(
         self,
@@ -112,34 +115,8 @@ class DetectorRun:
         trigger: Trigger = "internal",
         fly: FlyRotation | None = None,
     ) -> FrameSeries:
-        """Plan a series behind those that were planned before.
-
-        Parameters
-        ----------
-        stream : {"primary", "flats", "darks"}
-            Where its frames go.
-        num_frames : int
-            How many.
-        trigger : str
-            What begins an exposure.
-        fly : FlyRotation, optional
-            The rotation during which they are taken, one step for each.
-        """
-        first, before = self._planned.get(stream, 0), sum(self._planned.values())
-        self._planned[stream] = first + num_frames
-        return FrameSeries(
-            run_uid=self.uid,
-            stream=stream,
-            num_frames=num_frames,
-            exposure_s=self.timing.exposure_s,
-            period_s=self.timing.period_s,
-            trigger=trigger,
-            first_index=first,
-            first_number=before,
-            retakes=trigger != "step",
-            angle_deg=None if fly is None else fly.start_deg,
-            step_deg=None if fly is None else fly.step_deg,
-        )
+        """Plan a series behind those that were planned before; see `PlannedSeries.add`."""
+        return self._planned.add(stream, num_frames, trigger, fly)
 
     def take(self, stream: StreamName, num_frames: int, *, beam: bool) -> MsgGenerator[None]:
         """Take a series at the camera's own pace, with or without `beam`."""

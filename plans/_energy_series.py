@@ -17,11 +17,11 @@ from apsber_bluesky.plans._checks import check_count
 from apsber_bluesky.plans._detector_run import DetectorRun, detector_run, run_metadata
 from apsber_bluesky.plans._fly_tomography import fly_tomography
 from apsber_bluesky.plans._mosaic_tomography import predicted
+from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._preflight import flats_s, motion_s, predict_series, series_s, together
 from apsber_bluesky.plans._scan import (
     Instrument,
     References,
-    Timing,
     check_references,
     check_timing,
     describe_scan,

@@ -15,12 +15,12 @@ from apsber_bluesky.devices import (
     RotationStage,
     SampleAxis,
 )
+from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._preflight import preflight_tomography
 from apsber_bluesky.plans._scan import (
     Instrument,
     References,
     ScanRun,
-    Timing,
     When,
     check_references,
     check_timing,

@@ -13,12 +13,12 @@ from apsber_bluesky.core import InputError, ScanPrediction, TomographyScan, subm
 from apsber_bluesky.devices import Camera, FastShutter, FlyRotation, RotationStage, SampleAxis
 from apsber_bluesky.plans._checks import check_count, check_number
 from apsber_bluesky.plans._golden_feedback import Convergence
+from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._preflight import motion_s, predict_tomography
 from apsber_bluesky.plans._scan import (
     Instrument,
     References,
     ScanRun,
-    Timing,
     check_references,
     check_timing,
     describe_scan,

@@ -10,7 +10,8 @@ import bluesky.preprocessors as bpp
 from bluesky.utils import Msg, MsgGenerator
 
 from apsber_bluesky.devices import JungfrauChip, JungfrauDetector
-from apsber_bluesky.plans._scan import Timing, check_timing
+from apsber_bluesky.plans._planned_series import Timing
+from apsber_bluesky.plans._scan import check_timing
 
 #: Time the detector needs between exposures [s] when the plan is not told the period.
 READOUT_MARGIN_S: Final = 0.002

@@ -33,6 +33,7 @@ from apsber_bluesky.plans._detector_run import (
     run_metadata,
 )
 from apsber_bluesky.plans._jungfrau_run import exposure_timing, with_chip
+from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._preflight import (
     SERIES_S,
     SHUTTER_S,
@@ -41,7 +42,6 @@ from apsber_bluesky.plans._preflight import (
     place_of,
     predict_series,
 )
-from apsber_bluesky.plans._scan import Timing
 
 _ENERGY_BYTES: Final = 4
 

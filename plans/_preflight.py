@@ -15,7 +15,8 @@ from apsber_bluesky.core import (
     submit_prediction,
 )
 from apsber_bluesky.devices import FlyRotation
-from apsber_bluesky.plans._scan import Instrument, References, Timing
+from apsber_bluesky.plans._planned_series import Timing
+from apsber_bluesky.plans._scan import Instrument, References
 
 # What devices and software take beside exposures and motion; measured at the simulated beamline
 # with its camera, see benchmarks/preflight.py.

@@ -25,6 +25,7 @@ from apsber_bluesky.devices import (
     RotationStage,
     SampleAxis,
 )
+from apsber_bluesky.plans._planned_series import PlannedSeries, Timing
 from apsber_bluesky.plans._safe_run import leave_safe, safe_run
 from apsber_bluesky.plans._whole_series import collect_until_done, take_whole_series
 
@@ -82,14 +83,6 @@ class References:
     def total_flats(self) -> int:
         """Flats of the whole run."""
         return self.num_flats * self.times(self.flat_mode, self.num_flats)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Exposure time and frame period [s]."""
-
-    exposure_s: float
-    period_s: float
 
 
 def check_timing(exposure_s: float, period_s: float | None) -> Timing:
@@ -221,7 +214,10 @@ class ScanRun:
     references: References
     uid: str
     retake_missing: bool = True
-    _planned: dict[str, int] = field(default_factory=dict)
+    _planned: PlannedSeries = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._planned = PlannedSeries(self.uid, self.timing)
 
     def series(
         self,
@@ -230,38 +226,12 @@ class ScanRun:
         trigger: Literal["internal", "external", "step"],
         fly: FlyRotation | None = None,
     ) -> FrameSeries:
-        """Plan a series behind those that were planned before.
-
-        Parameters
-        ----------
-        stream : {"primary", "flats", "darks"}
-            Where its frames go.
-        num_frames : int
-            How many.
-        trigger : {"internal", "external", "step"}
-            What begins an exposure.
-        fly : FlyRotation, optional
-            The rotation whose pulses do.
-        """
-        first, before = self._planned.get(stream, 0), sum(self._planned.values())
-        self._planned[stream] = first + num_frames
-        return FrameSeries(
-            run_uid=self.uid,
-            stream=stream,
-            num_frames=num_frames,
-            exposure_s=self.timing.exposure_s,
-            period_s=self.timing.period_s,
-            trigger=trigger,
-            first_index=first,
-            first_number=before,
-            retakes=trigger != "step",
-            angle_deg=None if fly is None else fly.start_deg,
-            step_deg=None if fly is None else fly.step_deg,
-        )
+        """Plan a series behind those that were planned before; see `PlannedSeries.add`."""
+        return self._planned.add(stream, num_frames, trigger, fly)
 
     def curtailed(self, stream: StreamName, num_frames: int) -> None:
         """A stream has only so many frames; the next series goes on behind them."""
-        self._planned[stream] = num_frames
+        self._planned.curtail(stream, num_frames)
 
     def references_at(self, when: Literal["start", "end"]) -> MsgGenerator[None]:
         """Take the darks and flats that belong at the start or the end."""

@@ -26,6 +26,7 @@ from apsber_bluesky.plans._detector_run import (
     one_pulse,
     record,
 )
+from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._preflight import (
     SERIES_S,
     SHUTTER_S,
@@ -36,7 +37,6 @@ from apsber_bluesky.plans._preflight import (
     predict_series,
     series_s,
 )
-from apsber_bluesky.plans._scan import Timing
 
 # The exposure time decides how deep a pixel is; this is as deep as one can be.
 _LARGEST_PIXEL_BYTES: Final = 4

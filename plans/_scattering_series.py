@@ -18,7 +18,8 @@ from apsber_bluesky.devices import (
 )
 from apsber_bluesky.plans._checks import check_count, is_number
 from apsber_bluesky.plans._detector_run import run_metadata
-from apsber_bluesky.plans._scan import Timing, check_timing
+from apsber_bluesky.plans._planned_series import Timing
+from apsber_bluesky.plans._scan import check_timing
 from apsber_bluesky.plans._scattering_run import Scattering
 
 # Part of the photon energy by which what the plan says and what the detector is set for may differ.

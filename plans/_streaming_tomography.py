@@ -20,12 +20,12 @@ from apsber_bluesky.devices import (
     SampleAxis,
 )
 from apsber_bluesky.plans._checks import check_count, check_number
+from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._preflight import predict_tomography
 from apsber_bluesky.plans._scan import (
     Instrument,
     References,
     ScanRun,
-    Timing,
     check_references,
     check_timing,
     describe_scan,

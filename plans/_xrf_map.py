@@ -12,7 +12,7 @@ from apsber_bluesky.core import FluorescenceMap, InputError, submit_prediction
 from apsber_bluesky.devices import FastShutter, FlyAxis, VortexDetector
 from apsber_bluesky.plans._checks import check_count, is_number
 from apsber_bluesky.plans._detector_run import run_metadata
-from apsber_bluesky.plans._scan import Timing
+from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._xrf_raster import Raster
 
 #: Time between two frames in which the fast axis may be late [s].

@@ -13,6 +13,7 @@ from apsber_bluesky.core import FluorescenceMap, InputError, ScanPrediction
 from apsber_bluesky.devices import FastShutter, FlyAxis, FlyLine, FrameSeries, VortexDetector
 from apsber_bluesky.plans._checks import check_reach
 from apsber_bluesky.plans._detector_run import DetectorRun, Flight, detector_run
+from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._preflight import (
     SERIES_S,
     SHUTTER_S,
@@ -22,7 +23,6 @@ from apsber_bluesky.plans._preflight import (
     point_s,
     predict_series,
 )
-from apsber_bluesky.plans._scan import Timing
 
 
 @dataclass(frozen=True, slots=True)

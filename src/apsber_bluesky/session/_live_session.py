@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import Final
 
-import psutil
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import ValidationError
 
 from apsber_bluesky.core import explain_disk_errors, write_json
+from apsber_bluesky.session._running_process import RunningProcess
 
 _NAME: Final = "session.json"
 _LARGEST_BYTES: Final = 1 << 16
-#: A process id may be used again; what the system says of a start varies by less than this [s].
-_SAME_START_S: Final = 2.0
 
 
-class LiveSession(BaseModel):
+class LiveSession(RunningProcess):
     """A session that is running.
 
     Attributes
@@ -39,27 +36,10 @@ class LiveSession(BaseModel):
         When the process began [Unix s].
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
     profile: str
     control_address: str
     name_server: str
     health_prefix: str
-    host: str
-    pid: PositiveInt
-    began_s: float
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process is there still, on this computer."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            same = bool(abs(process.create_time() - self.began_s) < _SAME_START_S)
-            return same and bool(process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.Error:
-            return False
 
 
 def announce_session(
@@ -84,9 +64,7 @@ def announce_session(
         control_address=control_address,
         name_server=name_server,
         health_prefix=health_prefix,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        began_s=psutil.Process().create_time(),
+        **RunningProcess.this(),
     )
     with explain_disk_errors(own, "write down the session"):
         write_json(own / _NAME, session.model_dump())

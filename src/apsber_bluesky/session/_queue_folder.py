@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-import socket
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import ValidationError
 
 from apsber_bluesky.core import ServiceError, explain_disk_errors, write_json
+from apsber_bluesky.session._running_process import RunningProcess
 from apsber_bluesky.streaming import create_keys, load_keys
 
 FOLDER_VARIABLE: Final = "APSBER_QUEUE_FOLDER"
@@ -22,10 +21,9 @@ _CONFIG: Final = "manager.yaml"
 _KEY_NAME: Final = "manager"
 _SERVER: Final = "server.json"
 _LARGEST_BYTES: Final = 1 << 16
-_SAME_START_S: Final = 2.0
 
 
-class QueueAddress(BaseModel):
+class QueueAddress(RunningProcess):
     """Where a queue server is, and what opens it.
 
     Attributes
@@ -42,26 +40,9 @@ class QueueAddress(BaseModel):
         When that process began [Unix s].
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
     control_address: str
     info_address: str
     public_key: str
-    host: str
-    pid: PositiveInt
-    began_s: float
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process is there still, on this computer."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            same = bool(abs(process.create_time() - self.began_s) < _SAME_START_S)
-            return same and bool(process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.Error:
-            return False
 
 
 class QueueFolder:
@@ -147,9 +128,7 @@ class QueueFolder:
             control_address=control_address,
             info_address=info_address,
             public_key=public_key,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            began_s=psutil.Process().create_time(),
+            **RunningProcess.this(),
         )
         write_json(self.path / _SERVER, address.model_dump())
         (self.path / _SERVER).chmod(0o600)
