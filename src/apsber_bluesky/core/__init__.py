@@ -38,8 +38,21 @@ from apsber_bluesky.core._frames import (
     SeriesTicket,
     StreamName,
 )
+from apsber_bluesky.core._learned_settings import (
+    DenoiseSettings,
+    InferenceSettings,
+    LearnedSettings,
+    SegmentSettings,
+)
 from apsber_bluesky.core._ledger import RunLedger, RunState, StageEntry
 from apsber_bluesky.core._live_slices import PLANES, LiveSliceSettings, LiveView
+from apsber_bluesky.core._model_card import (
+    ModelCard,
+    ModelInput,
+    NetworkShape,
+    check_model_file,
+    read_model_card,
+)
 from apsber_bluesky.core._moments import Moment, unix_time
 from apsber_bluesky.core._number_ranges import MAXIMUM_FRAMES, format_ranges, parse_ranges
 from apsber_bluesky.core._pedestals import (
@@ -126,6 +139,7 @@ __all__ = [
     "Cancellation",
     "ConfigurationError",
     "DataFileError",
+    "DenoiseSettings",
     "DetectorStreamSettings",
     "FluorescenceMap",
     "FrameBooks",
@@ -137,13 +151,18 @@ __all__ = [
     "FrameState",
     "GatewaySettings",
     "ImageKey",
+    "InferenceSettings",
     "InputError",
     "JungfrauSettings",
+    "LearnedSettings",
     "Limits",
     "LiveMetric",
     "LiveSliceSettings",
     "LiveView",
+    "ModelCard",
+    "ModelInput",
     "Moment",
+    "NetworkShape",
     "PedestalNeed",
     "PedestalRecord",
     "PhaseSettings",
@@ -161,6 +180,7 @@ __all__ = [
     "ScanFeedback",
     "ScanPrediction",
     "ScanResources",
+    "SegmentSettings",
     "SeriesBooks",
     "SeriesRequest",
     "SeriesTicket",
@@ -186,6 +206,7 @@ __all__ = [
     "begin_service",
     "book_name",
     "check_folder_name",
+    "check_model_file",
     "describes_run",
     "die_with_parent",
     "explain_disk_errors",
@@ -202,6 +223,7 @@ __all__ = [
     "note_sigterm",
     "parse_ranges",
     "profile_names",
+    "read_model_card",
     "submit_prediction",
     "sync_directory",
     "sync_file",

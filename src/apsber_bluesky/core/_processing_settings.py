@@ -6,6 +6,11 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from apsber_bluesky.core._learned_settings import (
+    DenoiseSettings,
+    InferenceSettings,
+    SegmentSettings,
+)
 from apsber_bluesky.core._live_slices import LiveSliceSettings
 from apsber_bluesky.core._settings import FolderPath, Settings
 
@@ -72,6 +77,12 @@ class ProcessingSettings(Settings):
         Slices that are shown while the scan runs.
     jungfrau : JungfrauSettings or None
         Calibration that turns raw frames into energies, if the detector is a Jungfrau.
+    models : Path or None
+        Folder of the beamline's own models, which are found by name before those of the suite.
+    denoise : DenoiseSettings or None
+        Denoising of the volume by a network.
+    segment : SegmentSettings or None
+        Segmentation of the volume by a network.
     """
 
     engine: str = "auto"
@@ -86,6 +97,9 @@ class ProcessingSettings(Settings):
     extend_edges: bool = False
     live_slices: LiveSliceSettings = LiveSliceSettings()
     jungfrau: JungfrauSettings | None = None
+    models: FolderPath | None = None
+    denoise: DenoiseSettings | None = None
+    segment: SegmentSettings | None = None
 
 
 class Limits(Settings):
@@ -102,6 +116,9 @@ class AnalysisSettings(Settings):
     ----------
     limits : dict of str to Limits
         Limits by name of the quality number; those not named keep their defaults.
+    inference : list of InferenceSettings
+        Other models that are run.
     """
 
     limits: dict[str, Limits] = Field(default_factory=dict)
+    inference: list[InferenceSettings] = Field(default_factory=list)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,16 +40,81 @@ def _shepp_logan() -> tuple[Ellipsoid, ...]:
     return tuple(Ellipsoid(scale * rho, axes, at, turn) for rho, axes, at, turn in table)
 
 
-def _soil() -> tuple[Ellipsoid, ...]:
-    """A soil core: matrix in a tube, aggregates, pores, mineral grains and a branched root."""
-    random = np.random.default_rng(_SOIL_SEED)
-    matrix = 0.8
-    shapes = [
-        Ellipsoid(0.35, (0.93, 0.93, float("inf"))),
-        Ellipsoid(matrix - 0.35, (0.88, 0.88, float("inf"))),
-    ]
+@dataclass(frozen=True, slots=True)
+class SoilShapes:
+    """The ellipsoids of a soil core, by what they are.
 
-    def scatter(count: int, density: float, smallest: float, largest: float) -> None:
+    Attributes
+    ----------
+    tube, core : Ellipsoid
+        The tube, and the matrix that fills it.
+    aggregates, pores, grains, roots : list of Ellipsoid
+        What lies in the matrix.
+    """
+
+    tube: Ellipsoid
+    core: Ellipsoid
+    aggregates: list[Ellipsoid]
+    pores: list[Ellipsoid]
+    grains: list[Ellipsoid]
+    roots: list[Ellipsoid]
+
+    @property
+    def all(self) -> tuple[Ellipsoid, ...]:
+        """All of them."""
+        parts = (self.aggregates, self.pores, self.grains, self.roots)
+        return (self.tube, self.core, *(shape for part in parts for shape in part))
+
+    def moved(self, up: float) -> SoilShapes:
+        """What lies in the matrix, moved along the axis [object unit]."""
+        parts = (self.aggregates, self.pores, self.grains, self.roots)
+        return SoilShapes(self.tube, self.core, *([_moved(s, up) for s in part] for part in parts))
+
+
+def _moved(shape: Ellipsoid, up: float) -> Ellipsoid:
+    x, y, z = shape.centre
+    return replace(shape, centre=(x, y, z + up))
+
+
+def _turned(shape: Ellipsoid, turn_deg: float) -> Ellipsoid:
+    turn, (x, y, z) = np.deg2rad(turn_deg), shape.centre
+    cosine, sine = float(np.cos(turn)), float(np.sin(turn))
+    centre = (x * cosine - y * sine, x * sine + y * cosine, z)
+    return replace(shape, centre=centre, turn_deg=shape.turn_deg + turn_deg)
+
+
+def scatter_soil(
+    random: np.random.Generator,
+    *,
+    aggregates: int = 14,
+    pores: int = 26,
+    grains: int = 22,
+    contrast: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    root_turn_deg: float = 0.0,
+) -> SoilShapes:
+    """A soil core: matrix in a tube, aggregates, pores, mineral grains and a branched root.
+
+    Parameters
+    ----------
+    random : numpy.random.Generator
+        Where the shapes come from.
+    aggregates, pores, grains : int
+        How many of each.
+    contrast : sequence of 4 float
+        Factors on the contrast of aggregates, pores, grains and roots to the matrix.
+    root_turn_deg : float
+        How far the root is turned about the axis [deg].
+
+    Returns
+    -------
+    SoilShapes
+        The shapes; where they overlap their densities add up.
+    """
+    matrix = 0.8
+    tube = Ellipsoid(0.35, (0.93, 0.93, float("inf")))
+    core = Ellipsoid(matrix - 0.35, (0.88, 0.88, float("inf")))
+
+    def scatter(count: int, density: float, smallest: float, largest: float) -> Iterator[Ellipsoid]:
         for _ in range(count):
             size = random.uniform(smallest, largest)
             axes = size * random.uniform(0.7, 1.3, 3)
@@ -57,13 +123,24 @@ def _soil() -> tuple[Ellipsoid, ...]:
             x, y = radius * np.cos(azimuth), radius * np.sin(azimuth)
             z, turn = random.uniform(-0.9, 0.9), random.uniform(0, 180)
             a, b, c = (float(axis) for axis in axes)
-            shapes.append(Ellipsoid(density, (a, b, c), (float(x), float(y), float(z)), turn))
+            yield Ellipsoid(density, (a, b, c), (float(x), float(y), float(z)), turn)
 
-    scatter(14, 0.21, 0.10, 0.24)  # aggregates, denser than the matrix
-    scatter(26, -0.28, 0.03, 0.09)  # pores
-    scatter(22, 1.2, 0.012, 0.035)  # mineral grains
-    shapes += _root(matrix)
-    return tuple(shapes)
+    denser, thinner, heavier, watery = contrast
+    return SoilShapes(
+        tube,
+        core,
+        list(scatter(aggregates, 0.21 * denser, 0.10, 0.24)),
+        list(scatter(pores, -0.28 * thinner, 0.03, 0.09)),
+        list(scatter(grains, 1.2 * heavier, 0.012, 0.035)),
+        [
+            replace(_turned(shape, root_turn_deg), density=shape.density * watery)
+            for shape in _root(matrix)
+        ],
+    )
+
+
+def _soil() -> tuple[Ellipsoid, ...]:
+    return scatter_soil(np.random.default_rng(_SOIL_SEED)).all
 
 
 def _root(matrix: float) -> list[Ellipsoid]:

@@ -1,0 +1,1 @@
+"""Networks that denoise and segment volumes, and how they are trained."""
