@@ -11,6 +11,9 @@ TEST_PROCESSES ?= 2
 FUZZ_ARGS ?=
 EXTRAS := ipython,queue
 BIN := $(VENV)/bin
+# Of the system, for the tests alone: a browser for the dashboard, and what napari's Qt is linked to.
+BROWSERS := chromium chromium-browser
+DEBIAN_PACKAGES := chromium libegl1 libgl1 libxkbcommon0 libdbus-1-3
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
 # The first Python that is new enough; on some machines python3 is older than python3.11.
@@ -25,7 +28,9 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fuzz clean
+# The first browser of this machine; empty where there is none.
+HAS_BROWSER := $(firstword $(foreach b,$(BROWSERS),$(shell command -v $(b) 2>/dev/null)))
+.PHONY: help install demo test browser lint fuzz clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,8 +46,20 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/apsber demo --data-root "$(DATA_ROOT)"
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations=15 $(PYTEST_ARGS)
+
+# Without one, the tests of the dashboard's page are skipped and say so.
+browser:
+ifeq ($(HAS_BROWSER),)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing $(DEBIAN_PACKAGES)"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; \
+	else \
+		echo "make: no Chromium here; the page is not tested. As root: apt-get install $(DEBIAN_PACKAGES)" >&2; \
+	fi
+endif
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check

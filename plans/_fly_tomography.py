@@ -8,6 +8,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 from bluesky.utils import Msg, MsgGenerator
 
+from apsber_bluesky.core import InputError
 from apsber_bluesky.devices import (
     Camera,
     FastShutter,
@@ -15,6 +16,8 @@ from apsber_bluesky.devices import (
     RotationStage,
     SampleAxis,
 )
+from apsber_bluesky.plans._checks import check_number
+from apsber_bluesky.plans._live_numbers import stop_if_saturated
 from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._preflight import preflight_tomography
 from apsber_bluesky.plans._scan import (
@@ -49,6 +52,7 @@ def fly_tomography(
     sample_out_mm: float = 8.0,
     return_rotation: bool = True,
     retake_missing: bool = True,
+    most_saturated: float | None = None,
     sample: str = "",
     md: dict[str, Any] | None = None,
 ) -> Generator[Msg, Any, str]:
@@ -98,6 +102,9 @@ def fly_tomography(
     retake_missing : bool
         Whether frames that got lost, or whose trigger pulse was missed, are taken again, so that
         the scan is complete. What a pause leaves out always is.
+    most_saturated : float, optional
+        Part of the pixels of the flats, from 0 to 1, that may be saturated; the scan ends before
+        its first projection if more are. Without it the scan goes on with a warning.
     sample : str
         Name of the sample.
     md : dict, optional
@@ -117,7 +124,13 @@ def fly_tomography(
     ------
     InputError
         If an argument is wrong, or disk or memory would not suffice; before anything moves.
+    PlanError
+        If flats are saturated more than `most_saturated` allows.
     """
+    if most_saturated is not None:
+        check_number("most_saturated", most_saturated, 0.0, 1.0, "of the pixels")
+        if not num_flats or flat_mode not in ("start", "both"):
+            raise InputError("most_saturated needs flats at the start; give flat_mode='start'")
     instrument = Instrument(camera, rotation, shutter, sample_x)
     timing = check_timing(exposure_s, frame_period_s)
     references = check_references(
@@ -154,6 +167,8 @@ def fly_tomography(
     def body(run: ScanRun) -> MsgGenerator[None]:
         yield from bps.mv(sample_x, sample_in_mm)
         yield from run.references_at("start")
+        if most_saturated is not None:
+            yield from stop_if_saturated(camera, run.uid, most_saturated)
         yield from run.fly(fly)
         yield from run.references_at("end")
         if return_rotation:

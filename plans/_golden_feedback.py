@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,8 +10,9 @@ from typing import Any, Final
 import bluesky.plan_stubs as bps
 from bluesky.utils import Msg
 
-from apsber_bluesky.core import RELATIVE_ERROR, LiveMetric, ScanFeedback, TomographyScan
+from apsber_bluesky.core import RELATIVE_ERROR, TomographyScan
 from apsber_bluesky.devices import Camera, LiveQuality
+from apsber_bluesky.plans._live_numbers import wait_for_number
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 STREAM: Final = "convergence"
 #: Relative error in it when nobody said.
 UNKNOWN: Final = -1.0
-
-_POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,9 @@ class Convergence:
         yield from bps.checkpoint()
         metric = None
         if self.tolerance is not None and turns > 1:
-            metric = yield from self._metric(run_uid, done)
+            metric = yield from wait_for_number(
+                self.camera, run_uid, RELATIVE_ERROR, done, self.patience_s
+            )
         value = UNKNOWN if metric is None else metric.value
         enough = self.tolerance is not None and UNKNOWN < value <= self.tolerance
         saved = self.scan.num_projections - done
@@ -81,21 +81,3 @@ class Convergence:
                 self.scan.num_projections,
             )  # fmt: skip
         return enough
-
-    def _metric(self, run_uid: str, projections: int) -> Generator[Msg, Any, LiveMetric | None]:
-        feedback = getattr(self.camera, "feedback", None)
-        if not isinstance(feedback, ScanFeedback):
-            logger.warning("%s has no feedback from processing", self.camera.name)
-            return None
-        deadline = time.monotonic() + self.patience_s
-        while True:
-            metric = feedback.latest(run_uid, RELATIVE_ERROR)
-            if metric is not None and metric.projections >= projections:
-                return metric
-            if time.monotonic() > deadline:
-                logger.warning(
-                    "processing did not say within %g s how good run %s is; the scan goes on",
-                    self.patience_s, run_uid,
-                )  # fmt: skip
-                return None
-            yield from bps.sleep(_POLL_S)

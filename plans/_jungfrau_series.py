@@ -210,6 +210,8 @@ class _Series:
         return {
             "kind": "jungfrau_series",
             "name": self.detector.name,
+            "photon_energy_keV": self.detector.photon_energy_keV,
+            "beam_centre_px": self.detector.beam_centre_px,
             "num_frames": self.num_frames,
             "cells": list(self.chip.storage_cells),
             "exposure_s": self.timing.exposure_s,

@@ -26,6 +26,7 @@ from apsber_bluesky.plans._detector_run import (
     one_pulse,
     record,
 )
+from apsber_bluesky.plans._hit_feedback import enough_hits
 from apsber_bluesky.plans._planned_series import Timing
 from apsber_bluesky.plans._preflight import (
     SERIES_S,
@@ -62,6 +63,8 @@ class Scattering:
         How `rotation` turns during a series, one pulse for each frame.
     retake_missing : bool
         Whether frames that get lost are taken again.
+    stop_after_hits : int or None
+        Hits after which no further position is gone to.
     """
 
     detector: EigerDetector
@@ -75,6 +78,7 @@ class Scattering:
     trigger: Trigger
     fly: FlyRotation | None
     retake_missing: bool
+    stop_after_hits: int | None = None
 
     def check(self) -> None:
         """Refuse what the detector cannot do."""
@@ -147,6 +151,8 @@ class Scattering:
                 yield from run.take_series(series, beam=True, flight=self._flight(series))
             if self.axis is not None:
                 yield from record("positions", self.axis)
+            if enough_hits(self.detector, run.uid, self.stop_after_hits):
+                break
         if self.detector.driver.counts_drops:
             yield from record("detector_status", self.detector.cam.stream_dropped)
 

@@ -41,6 +41,7 @@ def scattering_series(
     trigger: Literal["internal", "external", "gate", "start", "step"] = "internal",
     num_darks: int = 0,
     retake_missing: bool = True,
+    stop_after_hits: int | None = None,
     energy_keV: float | None = None,
     transmission: float | None = None,
     sample: str = "",
@@ -84,6 +85,9 @@ def scattering_series(
     retake_missing : bool
         Whether frames that get lost are taken again, up to three times in all; not with the
         triggers ``external`` and ``gate``: a detector that ignored a pulse counts on without it.
+    stop_after_hits : int, optional
+        End the run behind the position at which so many frames with Bragg peaks have been found,
+        where the profile has ``analysis.hits``. A position may be given several times.
     energy_keV : float, optional
         Photon energy [keV]; the detector must be set for it. What the detector is set for when not
         given.
@@ -114,6 +118,7 @@ def scattering_series(
     places = _check_positions(axis, positions_mm)
     check_count("num_frames", num_frames)
     check_count("num_darks", num_darks, least=0)
+    _check_hits(stop_after_hits, places)
     timing = _check_timing(detector, exposure_s, frame_period_s)
     _check_rotation(rotation, trigger, rotation_start_deg, rotation_step_deg)
     fly = None
@@ -139,11 +144,13 @@ def scattering_series(
         trigger=trigger,
         fly=fly,
         retake_missing=retake_missing,
+        stop_after_hits=stop_after_hits,
     )
     setup.check()
     submit_prediction(setup.predict())
     conditions = {
         "energy_keV": energy,
+        "beam_centre_px": detector.beam_centre_px,
         "exposure_s": timing.exposure_s,
         "frame_period_s": timing.period_s,
         "trigger": trigger,
@@ -157,6 +164,7 @@ def scattering_series(
         "rotation_start_deg": rotation_start_deg if rotation is not None else None,
         "rotation_step_deg": rotation_step_deg if rotation is not None else None,
         "transmission": transmission,
+        "stop_after_hits": stop_after_hits,
     }
     motors = [device for device in (axis, rotation) if device is not None]
     metadata = run_metadata(
@@ -191,6 +199,17 @@ def _check_positions(
                 f" {high:g} mm"
             )
     return [float(place) for place in positions_mm]
+
+
+def _check_hits(wanted: int | None, places: list[float] | list[None]) -> None:
+    if wanted is None:
+        return
+    check_count("stop_after_hits", wanted)
+    if len(places) < 2:
+        raise InputError(
+            "stop_after_hits is looked at between positions; give axis and two or more"
+            " positions_mm, which may be the same"
+        )
 
 
 def _check_timing(

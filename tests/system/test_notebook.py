@@ -70,6 +70,10 @@ def test_what_the_cells_show(executed):
     assert "scan_id=1" in output_of(executed, "verdict=verdict")[0]
     assert "shape=(64, 64, 64)" in output_of(executed, "volume_of(run)")[0]
     assert "image/png" in output_of(executed, "imshow")[1]
+    assert {"text/html", "image/png"} <= output_of(executed, "view = open_run")[1]
+    assert (
+        "application/vnd.jupyter.widget-view+json" in output_of(executed, "browse_slices(view)")[1]
+    )
     assert output_of(executed, "run_of(volume)")[0].strip() == "True"
     assert "resolution" in output_of(executed, "quality.pop")[0]
     assert "storage_ring_current" in output_of(executed, "Broker(s.catalog)")[0]

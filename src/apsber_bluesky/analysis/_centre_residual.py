@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
 from apsber_bluesky.analysis._arrays import check_stack
 from apsber_bluesky.analysis._limits import metric
+from apsber_bluesky.analysis._shifts import mirrored, shift, slope_spectra
 from apsber_bluesky.core import InputError, Limits, QualityMetric
 
 _SOURCE = (
@@ -21,8 +21,6 @@ _SOURCE = (
 _WIDEST_GAP_STEPS = 2.5
 _MOST_PAIRS = 8
 _MOST_BANDS = 4
-_SEARCH_PX = 10.0
-_HIGHEST = 0.25
 _LEAST_COLUMNS = 8
 
 
@@ -85,7 +83,7 @@ def _residual(
         return math.nan, "no two projections are opposite to each other"
     bands = np.array_split(np.arange(stack.shape[1]), min(_MOST_BANDS, stack.shape[1]))
     expected = 2 * centre - (columns - 1)
-    spectra = _spectra(stack)
+    spectra = slope_spectra(stack)
     found = [
         (_mirror_shift(spectra[:, rows], angles, pair, expected) - expected) / 2
         for pair in pairs
@@ -129,52 +127,20 @@ def _opposite_pairs(angles: NDArray[np.float64]) -> list[_Pair]:
     return [_Pair(int(i), int(near[i]), float(own[i])) for i in chosen[picked]]
 
 
-def _spectra(stack: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Spectra of the slopes along the rows, low-passed; a frame's edge then makes no step."""
-    columns = stack.shape[2]
-    waves = scipy.fft.rfft(np.diff(stack, axis=-1), n=2 * columns, axis=-1)
-    frequency = scipy.fft.rfftfreq(2 * columns)
-    window = np.where(frequency < _HIGHEST, np.cos(np.pi / 2 * frequency / _HIGHEST), 0)
-    return np.asarray(waves * window)
-
-
 def _mirror_shift(
     spectra: NDArray[np.complex128], angles: NDArray[np.float64], pair: _Pair, expected: float
 ) -> float:
     """Displacement of the mirrored early projection against the opposite of it [pixel]."""
-    length = 2 * (spectra.shape[-1] - 1)
-    columns = length // 2
-    frequency = scipy.fft.rfftfreq(length)
-    # Mirroring columns 0 to n - 1 turns slopes round, in place and in sign.
-    turn = -np.exp(-2j * np.pi * frequency * (columns - 2))
-    mirrored = np.conj(spectra[[pair.early, min(pair.early + 1, len(angles) - 1)]]) * turn
+    turned = mirrored(spectra[[pair.early, min(pair.early + 1, len(angles) - 1)]])
     late = spectra[[max(pair.late - 1, 0), pair.late]]
     rates = []
     if abs(pair.gap_deg) > 1e-9:
         for views, first, second in (
             (late, max(pair.late - 1, 0), pair.late),
-            (mirrored, pair.early, min(pair.early + 1, len(angles) - 1)),
+            (turned, pair.early, min(pair.early + 1, len(angles) - 1)),
         ):
             apart = angles[second] - angles[first]
             if apart > 0:
-                rates.append(_shift(views[0], views[1], 0.0) / apart)
+                rates.append(shift(views[0], views[1], 0.0) / apart)
     motion = pair.gap_deg * float(np.mean(rates)) if rates else 0.0
-    return _shift(late[1], mirrored[0], expected + motion) - motion
-
-
-def _shift(first: NDArray[np.complex128], second: NDArray[np.complex128], near: float) -> float:
-    """Find ``d`` in ``second(u) = first(u + d)`` within reach of `near` [pixel]."""
-    cross = np.sum(np.conj(first) * second, axis=0)
-    if not np.abs(cross).any():
-        return math.nan
-    omega = 2 * np.pi * scipy.fft.rfftfreq(2 * (len(cross) - 1))
-    reach = 2 * _SEARCH_PX
-    trials = near + np.arange(-reach, reach + 0.125, 0.25)
-    score = (np.exp(-1j * trials[:, None] * omega) @ cross).real
-    best = float(trials[int(np.argmax(score))])
-    low, high = best - 0.25, best + 0.25
-    for _ in range(30):
-        middle = (low + high) / 2
-        rising = float(np.sum(-1j * omega * cross * np.exp(-1j * omega * middle)).real) > 0
-        low, high = (middle, high) if rising else (low, middle)
-    return (low + high) / 2
+    return shift(late[1], turned[0], expected + motion) - motion

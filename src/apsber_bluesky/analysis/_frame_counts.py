@@ -1,18 +1,13 @@
-"""Frames that are missing and pixels that are saturated."""
+"""Frames that are missing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from apsber_bluesky.analysis._limits import metric
 from apsber_bluesky.core import (
     FrameBooks,
-    InputError,
     Limits,
     QualityMetric,
     SeriesBooks,
@@ -45,43 +40,6 @@ def missing_frames(
     note = "; ".join(filter(None, notes)) if books.expected else "no frames were expected"
     return metric(
         "missing_frames", value, unit="1", source="frame accounting", note=note, limits=limits
-    )
-
-
-def saturated_pixels(
-    frames: NDArray[Any], *, full_scale: float, limits: Mapping[str, Limits] | None = None
-) -> QualityMetric:
-    """Part of the pixels that reached the detector's full scale.
-
-    Parameters
-    ----------
-    frames : ndarray
-        Flats or projections, any shape [counts].
-    full_scale : float
-        Counts at which the detector saturates.
-    limits : mapping of str to Limits, optional
-        Limits by name of the quality number.
-
-    Returns
-    -------
-    QualityMetric
-        ``saturated_pixels``, from 0 to 1.
-
-    Raises
-    ------
-    InputError
-        If there are no pixels.
-    """
-    if frames.size == 0:
-        raise InputError(f"frames have shape {frames.shape}; there is no pixel to look at")
-    value = float(np.count_nonzero(frames >= full_scale)) / frames.size
-    return metric(
-        "saturated_pixels",
-        value,
-        unit="1",
-        source="detector full scale",
-        note=f"full scale is {full_scale:g} counts",
-        limits=limits,
     )
 
 

@@ -91,7 +91,7 @@ def fourier_ring_correlation(first: ArrayLike, second: ArrayLike) -> RingCorrela
             f"half scans have shapes {one.shape} and {other.shape}; they must be equal and at "
             f"least {_LEAST_SIZE} pixels wide"
         )
-    mask = _soft_circle(one)
+    mask = soft_circle(one)
     left, right = (scipy.fft.rfft2(_masked(half, mask)) for half in (one, other))
     down, across = scipy.fft.fftfreq(size), scipy.fft.rfftfreq(size)
     ring = np.rint(np.hypot(down[:, None], across[None, :]) * size).astype(int)
@@ -114,7 +114,7 @@ def fourier_ring_correlation(first: ArrayLike, second: ArrayLike) -> RingCorrela
     # A real image has half of its Fourier pixels free, a masked one as many as the mask's area.
     free = per_ring(np.ones(ring.shape)) / 2 * float(np.mean(mask**2)) * len(one)
     frequency = np.arange(1, size // 2) / size
-    return RingCorrelation(frequency, correlation, _half_bit(free))
+    return RingCorrelation(frequency, correlation, half_bit(free))
 
 
 def resolution(
@@ -158,12 +158,14 @@ def resolution(
     )
 
 
-def _half_bit(free: NDArray[np.float64]) -> NDArray[np.float64]:
+def half_bit(free: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The 1/2-bit threshold of rings or shells with so many independent Fourier pixels."""
     root = np.sqrt(np.maximum(free, 1.0))
     return np.asarray((0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root))
 
 
-def _soft_circle(slices: NDArray[Any]) -> NDArray[np.float64]:
+def soft_circle(slices: NDArray[Any]) -> NDArray[np.float64]:
+    """Mask of a slice, shape ``(size, size)``, that falls to 0 within the field of view."""
     distance = distance_from_axis(slices.shape[1])
     seen = field_of_view(slices)
     radius = float(distance[seen].max()) if seen.any() else slices.shape[1] / 2

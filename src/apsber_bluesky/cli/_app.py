@@ -9,14 +9,17 @@ import typer
 
 from apsber_bluesky import __version__
 from apsber_bluesky.cli._command_check import check
+from apsber_bluesky.cli._command_dashboard import dashboard
 from apsber_bluesky.cli._command_estimate import estimate
 from apsber_bluesky.cli._command_frames import frames
 from apsber_bluesky.cli._command_gateway import gateway
 from apsber_bluesky.cli._command_keys import keys
+from apsber_bluesky.cli._command_models import models
 from apsber_bluesky.cli._command_queue import queue
 from apsber_bluesky.cli._command_reconstruct import reconstruct
 from apsber_bluesky.cli._command_relay import relay
 from apsber_bluesky.cli._command_simulate import simulate
+from apsber_bluesky.cli._command_train import train
 from apsber_bluesky.cli._commands_look import show, status
 from apsber_bluesky.cli._commands_run import demo, run
 from apsber_bluesky.cli._output import Output
@@ -52,13 +55,15 @@ for group, commands in (
     ("Start", (demo, simulate)),
     ("Acquire", (check, run, relay, gateway)),
     ("Reconstruct", (reconstruct, estimate)),
-    ("Look", (status, frames, show)),
+    ("Look", (status, frames, show, dashboard)),
 ):
     for command in commands:
         app.command(rich_help_panel=group)(command)
 
 app.add_typer(keys, name="keys", rich_help_panel="Start")
 app.add_typer(queue, name="queue", rich_help_panel="Start")
+app.add_typer(models, name="models", rich_help_panel="Learn")
+app.add_typer(train, name="train", rich_help_panel="Learn")
 
 
 def main() -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apsber_bluesky.cli._display import RunDisplay
-from apsber_bluesky.cli._interrupt import handle_interrupts
+from apsber_bluesky.cli._interrupt import cancellable
 from apsber_bluesky.cli._output import JsonOption, Output
 from apsber_bluesky.cli._scan_job import PreparedJob, ScanOptions, planned, prepare, say_plan
+from apsber_bluesky.cli._scan_models import ScanModels
 from apsber_bluesky.cli._scan_options import (
     AnglesOption,
     BinOption,
     CentreOption,
     ClusterOption,
+    DenoiseOption,
+    DeviceOption,
     DistanceOption,
     EnergyOption,
     EngineOption,
@@ -32,12 +32,14 @@ from apsber_bluesky.cli._scan_options import (
     JobsOption,
     LeaveOutOption,
     MethodOption,
+    ModelsOption,
     NoiseOption,
     NonNegativeOption,
     PhaseOption,
     PixelSizeOption,
     RegularisationOption,
     RoiOption,
+    SegmentOption,
     SlabSlicesOption,
     SlicesOption,
     StitchOption,
@@ -46,7 +48,10 @@ from apsber_bluesky.cli._scan_options import (
     ZingersOption,
     parse_centres,
 )
-from apsber_bluesky.core import Cancellation, StorageError
+from apsber_bluesky.core import Cancellation, InputError, StorageError
+
+if TYPE_CHECKING:
+    from apsber_bluesky.storage import AnyVolumeWriter
 
 OutputOption = Annotated[
     Path | None,
@@ -96,6 +101,10 @@ def reconstruct(
     cluster: ClusterOption = None,
     executor: ExecutorOption = None,
     slab_slices: SlabSlicesOption = None,
+    denoise: DenoiseOption = None,
+    segment: SegmentOption = None,
+    models: ModelsOption = None,
+    device: DeviceOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,22 +117,17 @@ def reconstruct(
         stripes=stripes, zingers=zingers, phase=phase, energy_keV=energy_keV,
         distance_mm=distance_mm, flats=flats, extend_edges=extend_edges, angles=angles,
         leave_out=leave_out, pixel_size=pixel_size, jobs=jobs, cluster=cluster, executor=executor,
-        slab_slices=slab_slices,
+        slab_slices=slab_slices, denoise=denoise, segment=segment, models=models, device=device,
     )  # fmt: skip
-    with _cancellable() as cancelled:
+    with cancellable() as cancelled:
         if try_centres is not None:
+            if denoise is not None or segment is not None:
+                raise InputError("--denoise and --segment are for volumes, not for --try-centres")
             folder = output_file or Path(f"{file.stem or 'scan'}_centres")
             _try(output, options, parse_centres(try_centres), folder, cancelled, overwrite)
         else:
             path = output_file or Path(f"{file.stem or 'scan'}_rec.zarr")
             _reconstruct(output, options, path, cancelled, overwrite)
-
-
-@contextmanager
-def _cancellable() -> Iterator[Cancellation]:
-    cancelled = threading.Event()
-    with handle_interrupts() as interrupt, interrupt.calls(cancelled.set):
-        yield cancelled
 
 
 def _reconstruct(
@@ -134,6 +138,7 @@ def _reconstruct(
 
     check_volume_path(path, overwrite=overwrite)
     began = time.monotonic()
+    models = ScanModels.of(options, path, overwrite=overwrite)
     with output.progress_console.status("reading darks and flats, finding the rotation centre"):
         prepared = prepare(options, cancelled)
     _say_centre(output, prepared)
@@ -167,6 +172,7 @@ def _reconstruct(
         output.say(f"warning   {warning}")
     output.say(f"engine    {report.engine}, rotation centre {report.centre_px:.3f} px")
     output.say(f"written   {path} [{sink.unit}] in {seconds:.1f} s")
+    value |= _apply(output, models, sink, cancelled)
     value |= {
         "output": str(path.absolute()),
         "unit": sink.unit,
@@ -180,6 +186,22 @@ def _reconstruct(
         "reconstruct_seconds": round(report.seconds, 3),
     }
     output.result(value)
+
+
+def _apply(
+    output: Output, models: ScanModels, sink: AnyVolumeWriter, cancelled: Cancellation
+) -> dict[str, Any]:
+    """Send the volume through the models that were asked for; what is told of them."""
+    if not models.passes:
+        return {}
+    began, display = time.monotonic(), RunDisplay(output.progress_console)
+    with display.live():
+        products = models.apply(sink.checksum, sink.processes, _Progress(display), cancelled)
+    seconds = time.monotonic() - began
+    for name, path in products.items():
+        output.say(f"{name:9s} {path}")
+    output.say(f"models    {', '.join(models.passes)} in {seconds:.1f} s")
+    return {"products": products, "models_seconds": round(seconds, 3)}
 
 
 def _say_centre(output: Output, prepared: PreparedJob) -> None:

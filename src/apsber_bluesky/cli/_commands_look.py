@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,56 +18,21 @@ from apsber_bluesky.cli._output import (
     RunArgument,
     profile_with,
 )
-from apsber_bluesky.cli._report import add_paths, quality_table
+from apsber_bluesky.cli._report import quality_table
 from apsber_bluesky.cli._run_filter import RunFilter
 from apsber_bluesky.core import (
     FrameBooks,
     InputError,
     RunFolder,
-    RunLedger,
     SeriesBooks,
     StorageError,
+    describe_run,
     find_run,
     iter_runs,
 )
 
-
-def describe_run(folder: RunFolder) -> dict[str, Any]:
-    """What the ledger and the folder say of a run, as plain JSON values."""
-    with RunLedger(folder.ledger) as ledger:
-        books = ledger.books
-        description = ledger.description
-        value: dict[str, Any] = {
-            "uid": folder.uid,
-            "proposal": folder.proposal,
-            "scan_id": description.get("scan_id"),
-            "plan_name": description.get("plan_name"),
-            "sample": description.get("sample"),
-            "technique": description.get("technique"),
-            "detectors": description.get("detectors", []),
-            "start_time_s": description.get("start_time_s"),
-            "state": str(ledger.state),
-            "reason": ledger.reason,
-            "folder": str(folder.path),
-            "frames": books.to_dict(),
-            "stages": [
-                {"name": stage.name, "state": stage.state, "seconds": stage.seconds}
-                for stage in ledger.stages
-            ],
-        }
-    value["quality"] = read_quality(folder)
-    add_paths(value, folder)
-    return value
-
-
-def read_quality(folder: RunFolder) -> dict[str, Any]:
-    """Contents of ``quality.json``; empty when the run has none."""
-    if not folder.quality.exists():
-        return {}
-    try:
-        return dict(json.loads(folder.quality.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise StorageError(f"cannot read {folder.quality}: {error}") from error
+REPORT_NAME = "report.png"
+_PREVIEW_COLUMNS = 64
 
 
 def _only(which: str) -> Any:
@@ -91,6 +54,9 @@ def status(
     verdict: Annotated[
         str | None, _only("that quality control judged so: pass, warn, fail")
     ] = None,
+    where: Annotated[
+        list[str] | None, _only("whose quality is so, e.g. 'resolution<4' or 'ring_score=warn'")
+    ] = None,
     profile: ProfileOption = "simulated",
     data_root: DataRootOption = None,
     as_json: JsonOption = False,
@@ -109,6 +75,7 @@ def status(
         detector=detector,
         technique=technique,
         verdict=verdict,
+        where=where or (),
     )
     if run is not None:
         if wanted.is_given:
@@ -187,26 +154,28 @@ def _print_run(output: Output, value: dict[str, Any]) -> None:
 def show(
     run: RunArgument = "latest",
     output_file: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Copy the picture to this file.")
+        Path | None,
+        typer.Option("-o", "--output", help="Draw the report into this file (PNG)."),
     ] = None,
     profile: ProfileOption = "simulated",
     data_root: DataRootOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the slices of a run as a picture, and its quality numbers."""
+    """Draw a report of a run: slices, histogram, sinogram, facts and quality numbers."""
+    from apsber_bluesky.analysis import ImagePanel, draw_report
+    from apsber_bluesky.viewers import FolderSource, half_blocks, report_of
+
     output = Output(as_json=as_json)
     folder = find_run(profile_with(profile, data_root).session.data_root, run)
     value = describe_run(folder)
-    figure = value["products"].get("figure")
-    if figure is None:
-        raise StorageError(
-            f"run {folder.uid} has no picture: it is {value['state']} {value['reason']}".rstrip()
-        )
-    if output_file is not None:
-        shutil.copyfile(figure, output_file)
-        figure = str(output_file.absolute())
-    if fault := FrameBooks.from_dict(value["frames"]).fault:
-        output.say(f"incomplete: {fault}")
+    report = report_of(FolderSource(folder))
+    path = output_file or folder.figures / REPORT_NAME
+    draw_report(report, path)
+    first = next((p for row in report.panels for p in row if isinstance(p, ImagePanel)), None)
+    if first is not None and output.draws_pictures:
+        output.say(half_blocks(first, min(_PREVIEW_COLUMNS, output.console.width)))
+    if report.warning:
+        output.say(report.warning)
     output.say(quality_table(value["quality"].get("metrics", [])))
-    output.say(f"figure    {figure}")
-    output.result({**value, "figure": figure})
+    output.say(f"figure    {path}")
+    output.result({**value, "figure": str(path.absolute())})

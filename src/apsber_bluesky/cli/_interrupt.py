@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from apsber_bluesky.core import RunCancelled
+from apsber_bluesky.core import Cancellation, RunCancelled
 
 
 class Interrupt:
@@ -66,3 +66,11 @@ def handle_interrupts() -> Iterator[Interrupt]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def cancellable() -> Iterator[Cancellation]:
+    """Have SIGINT and SIGTERM set what work asks now and then while the body runs."""
+    cancelled = threading.Event()
+    with handle_interrupts() as interrupt, interrupt.calls(cancelled.set):
+        yield cancelled

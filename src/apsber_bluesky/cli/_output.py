@@ -50,6 +50,13 @@ class Output:
         self.console = Console(stderr=as_json, soft_wrap=True, highlight=False)
         self.progress_console = Console(stderr=True, soft_wrap=True, highlight=False)
 
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether somebody looks at a terminal that shows pictures of coloured characters."""
+        console = self.console
+        colours = console.color_system in ("256", "truecolor")
+        return not self.as_json and console.is_terminal and colours and console.encoding == "utf-8"
+
     def result(self, value: dict[str, Any]) -> None:
         """Print the last word of the command, when a script wants it."""
         if self.as_json:
@@ -109,3 +116,10 @@ def simulated_profile(
 def ranges_of(numbers: list[int], at_most: int = 20) -> str:
     """Numbers as ranges, ``3, 7-9``; the first few of them."""
     return format_ranges(numbers, at_most) or "none"
+
+
+def duration(seconds: float) -> str:
+    """A time that people can read."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

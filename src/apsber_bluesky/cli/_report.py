@@ -8,26 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from apsber_bluesky.cli._output import Output
-from apsber_bluesky.core import RunFolder
+from apsber_bluesky.core import RunFolder, product_paths
 
 _COLOURS: Final = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
 def add_paths(summary: dict[str, Any], folder: RunFolder) -> None:
     """Add where the products of a run are to its summary."""
-    from apsber_bluesky.pipeline import ORTHO_SLICES_NAME
-
-    products = {
-        "frames": folder.raw,
-        "nexus": folder.nexus,
-        "volume": folder.volume,
-        "quality": folder.quality,
-        "figure": folder.figures / ORTHO_SLICES_NAME,
-        "receipt": folder.receipts / "archive.json",
-    }
-    # Spools of detectors that have one for themselves, and what single techniques make.
-    products |= {path.stem: path for path in sorted(folder.path.glob("*.h5")) if path != folder.raw}
-    summary["products"] = {name: str(path) for name, path in products.items() if path.exists()}
+    summary["products"] = {name: str(path) for name, path in product_paths(folder).items()}
 
 
 def quality_table(metrics: list[dict[str, Any]]) -> Table:

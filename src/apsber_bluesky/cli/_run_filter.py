@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from apsber_bluesky.core import InputError, Verdict, unix_time
+from apsber_bluesky.core import InputError, QualityCondition, Verdict, unix_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class RunFilter:
         From when, and before when, the run began, as Unix time [s].
     detector, verdict : str or None
         A detector that took part; what quality control said.
+    where : tuple of QualityCondition
+        What must hold of quality numbers.
     """
 
     equal: Mapping[str, Any]
@@ -28,6 +30,7 @@ class RunFilter:
     until_s: float | None = None
     detector: str | None = None
     verdict: str | None = None
+    where: tuple[QualityCondition, ...] = ()
 
     @classmethod
     def of(
@@ -39,6 +42,7 @@ class RunFilter:
         plan: str | None,
         detector: str | None,
         verdict: str | None,
+        where: Sequence[str] = (),
         **texts: str | None,
     ) -> Self:
         """Take the options of the command line.
@@ -58,13 +62,14 @@ class RunFilter:
             None if until is None else unix_time("--until", until),
             detector,
             verdict,
+            tuple(QualityCondition.parse(text) for text in where),
         )
 
     @property
     def is_given(self) -> bool:
         """Whether anything is asked for."""
         others = (self.since_s, self.until_s, self.detector, self.verdict)
-        return bool(self.equal) or any(value is not None for value in others)
+        return bool(self.equal or self.where) or any(value is not None for value in others)
 
     def matches(self, run: Mapping[str, Any]) -> bool:
         """Whether a run is one of them; what is not known of a run does not match."""
@@ -75,4 +80,5 @@ class RunFilter:
             and (self.until_s is None or (began is not None and began < self.until_s))
             and (self.detector is None or self.detector in run["detectors"])
             and (self.verdict is None or run["quality"].get("verdict") == self.verdict)
+            and all(each.matches(run["quality"].get("metrics", ())) for each in self.where)
         )

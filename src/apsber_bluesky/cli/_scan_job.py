@@ -66,6 +66,10 @@ class ScanOptions:
     cluster: str | None = None
     executor: str | None = None
     slab_slices: int | None = None
+    denoise: str | None = None
+    segment: str | None = None
+    models: Path | None = None
+    device: str | None = None
 
 
 @dataclass(slots=True)

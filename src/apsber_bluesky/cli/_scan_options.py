@@ -180,6 +180,33 @@ SlabSlicesOption = Annotated[
     int | None,
     typer.Option("--slab-slices", help="Slices of a slab; by default from free memory.", min=1),
 ]
+DenoiseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--denoise",
+        help="Denoise the volume with this model (name or card, e.g. denoiser; see apsber models).",
+        metavar="MODEL",
+    ),
+]
+SegmentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--segment",
+        help="Label each voxel with this model, e.g. soil-segmenter; denoised slices are taken if"
+        " there are some.",
+        metavar="MODEL",
+    ),
+]
+ModelsOption = Annotated[
+    Path | None,
+    typer.Option("--models", help="Folder of models of your own.", metavar="FOLDER"),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="Where models run: auto, cpu, cuda, cuda:N or xpu.", metavar="DEVICE"
+    ),
+]
 
 
 def parse_range(text: str, stop: int, what: str) -> tuple[int, int]:

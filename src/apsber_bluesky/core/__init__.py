@@ -3,6 +3,7 @@
 from apsber_bluesky.core._axis import AxisEstimate, AxisFinder
 from apsber_bluesky.core._books import FrameBooks, FrameState, SeriesBooks, book_name
 from apsber_bluesky.core._configuration import Profile, load_profile, profile_names
+from apsber_bluesky.core._dashboard_settings import DashboardSettings
 from apsber_bluesky.core._errors import (
     ApsberError,
     ConfigurationError,
@@ -14,7 +15,15 @@ from apsber_bluesky.core._errors import (
     ServiceError,
     StorageError,
 )
-from apsber_bluesky.core._feedback import RELATIVE_ERROR, LiveMetric, ScanFeedback
+from apsber_bluesky.core._feedback import (
+    DRIFT,
+    FLAT_STABILITY,
+    MISSING_FRAMES,
+    RELATIVE_ERROR,
+    SATURATED_PIXELS,
+    LiveMetric,
+    ScanFeedback,
+)
 from apsber_bluesky.core._files import (
     PARTIAL_SUFFIX,
     ArrayDigest,
@@ -38,6 +47,7 @@ from apsber_bluesky.core._frames import (
     SeriesTicket,
     StreamName,
 )
+from apsber_bluesky.core._hit_settings import HIT_RATE, HITS, HITS_NAME, HitSettings
 from apsber_bluesky.core._learned_settings import (
     DenoiseSettings,
     InferenceSettings,
@@ -51,6 +61,7 @@ from apsber_bluesky.core._model_card import (
     ModelInput,
     NetworkShape,
     check_model_file,
+    check_model_name,
     read_model_card,
 )
 from apsber_bluesky.core._moments import Moment, unix_time
@@ -93,7 +104,14 @@ from apsber_bluesky.core._protocols import (
 )
 from apsber_bluesky.core._provenance import PROGRAM, ProcessRecord
 from apsber_bluesky.core._quality import QualityMetric, Verdict, judge
+from apsber_bluesky.core._quality_condition import QualityCondition
 from apsber_bluesky.core._run_folder import RunFolder, check_folder_name, find_run, iter_runs
+from apsber_bluesky.core._run_summary import (
+    ORTHO_SLICES_NAME,
+    describe_run,
+    product_paths,
+    read_quality,
+)
 from apsber_bluesky.core._session_settings import (
     SessionSettings,
     StorageSettings,
@@ -122,13 +140,21 @@ __all__ = [
     "CAPTURE_STREAM",
     "DEFAULT_PEDESTAL_AGE_S",
     "DEFAULT_PROPOSAL",
+    "DRIFT",
     "ELEMENT_MAPS_NAME",
+    "FLAT_STABILITY",
+    "HITS",
+    "HITS_NAME",
+    "HIT_RATE",
     "KEY_OF_STREAM",
     "MAXIMUM_FRAMES",
+    "MISSING_FRAMES",
+    "ORTHO_SLICES_NAME",
     "PARTIAL_SUFFIX",
     "PLANES",
     "PROGRAM",
     "RELATIVE_ERROR",
+    "SATURATED_PIXELS",
     "STREAM_OF_KEY",
     "TECHNIQUES",
     "AnalysisSettings",
@@ -138,6 +164,7 @@ __all__ = [
     "AxisFinder",
     "Cancellation",
     "ConfigurationError",
+    "DashboardSettings",
     "DataFileError",
     "DenoiseSettings",
     "DetectorStreamSettings",
@@ -150,6 +177,7 @@ __all__ = [
     "FrameSource",
     "FrameState",
     "GatewaySettings",
+    "HitSettings",
     "ImageKey",
     "InferenceSettings",
     "InputError",
@@ -170,6 +198,7 @@ __all__ = [
     "ProcessRecord",
     "ProcessingSettings",
     "Profile",
+    "QualityCondition",
     "QualityMetric",
     "ReconstructionEngine",
     "RunCancelled",
@@ -207,6 +236,8 @@ __all__ = [
     "book_name",
     "check_folder_name",
     "check_model_file",
+    "check_model_name",
+    "describe_run",
     "describes_run",
     "die_with_parent",
     "explain_disk_errors",
@@ -222,8 +253,10 @@ __all__ = [
     "load_profile",
     "note_sigterm",
     "parse_ranges",
+    "product_paths",
     "profile_names",
     "read_model_card",
+    "read_quality",
     "submit_prediction",
     "sync_directory",
     "sync_file",

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from apsber_bluesky.core._dashboard_settings import DashboardSettings
 from apsber_bluesky.core._errors import ConfigurationError
 from apsber_bluesky.core._processing_settings import AnalysisSettings, ProcessingSettings
 from apsber_bluesky.core._session_settings import SessionSettings, StorageSettings
@@ -28,7 +29,7 @@ class Profile(Settings):
     ----------
     name : str
         Name of the profile.
-    session, streaming, gateway, processing, analysis, storage
+    session, streaming, gateway, dashboard, processing, analysis, storage
         Settings of each part.
     simulation : SimulationSettings or None
         The simulated beamline, if the profile has one.
@@ -43,6 +44,7 @@ class Profile(Settings):
     simulation: SimulationSettings | None = None
     streaming: StreamingSettings = StreamingSettings()
     gateway: GatewaySettings = GatewaySettings()
+    dashboard: DashboardSettings = DashboardSettings()
     processing: ProcessingSettings = ProcessingSettings()
     analysis: AnalysisSettings = AnalysisSettings()
     storage: StorageSettings = StorageSettings()

@@ -7,6 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 
 #: Part of the slices that is noise and too few angles; see `pipeline.HalfSetError`.
 RELATIVE_ERROR = "relative_error"
+#: Quality numbers that are known while frames come, as far as they go; see the reference.
+SATURATED_PIXELS, MISSING_FRAMES = "saturated_pixels", "missing_frames"
+FLAT_STABILITY, DRIFT = "flat_stability", "drift"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,8 @@ class LiveMetric:
     Attributes
     ----------
     name : str
-        Which number, e.g. `RELATIVE_ERROR`.
+        Which number: `RELATIVE_ERROR`, `SATURATED_PIXELS`, `MISSING_FRAMES`, `FLAT_STABILITY` or
+        `DRIFT`.
     value : float
         The number.
     projections : int

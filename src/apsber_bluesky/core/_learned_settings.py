@@ -20,8 +20,11 @@ class LearnedSettings(Settings):
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``xpu``.
     precision : {"auto", "float32", "bfloat16"}
         ``auto`` takes bfloat16 on a GPU and float32 on a CPU.
-    tile, overlap : int
-        Rows and columns that are worked on at once, and how many of them neighbours share [pixel].
+    tile : int
+        Most rows and columns that are worked on at once [pixel]; memory and speed depend on it.
+    overlap : int or None
+        How many of them neighbouring tiles share [pixel]; None takes so many that the result does
+        not depend on the tiles.
     deterministic : bool
         Whether equal inputs must give equal bits on any run, whatever it costs.
     """
@@ -29,8 +32,8 @@ class LearnedSettings(Settings):
     model: str
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    tile: int = Field(default=512, ge=64)
-    overlap: int = Field(default=32, ge=0)
+    tile: int = Field(default=2048, ge=64)
+    overlap: int | None = Field(default=None, ge=0)
     deterministic: bool = False
 
 

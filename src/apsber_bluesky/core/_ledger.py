@@ -87,6 +87,8 @@ class RunLedger:
         ``ledger.sqlite`` in the run folder.
     create : bool
         Whether to make a new one; otherwise it must be there.
+    read_only : bool
+        Whether only to look: nothing in the run folder is touched, which may be read-only.
 
     Raises
     ------
@@ -94,7 +96,7 @@ class RunLedger:
         If the ledger is missing, unreadable or its place cannot be written.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
         if not create and not path.is_file():
             raise StorageError(f"no ledger at {path}; is this the folder of a run?")
         self._path = path
@@ -104,10 +106,15 @@ class RunLedger:
         try:
             # Callers lock; the two threads of a service may share one ledger.
             self._connection = sqlite3.connect(
-                path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False
+                _look_only(path) if read_only else path,
+                timeout=_BUSY_TIMEOUT_S,
+                check_same_thread=False,
+                uri=read_only,
             )
         except sqlite3.Error as error:
             raise StorageError(f"cannot open the run ledger {path}: {error}") from error
+        if read_only:
+            return
         try:
             _enter_wal_mode(self._connection)
             self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -325,6 +332,15 @@ def _add_states(old: bytes, new: bytes) -> bytes:
     return both.to_bytes(size, "little")
 
 
+def _look_only(path: Path) -> str:
+    """URI of a ledger that is not to be changed.
+
+    SQLite would put two files beside a ledger that nobody has open, even to read it.
+    """
+    is_open = path.with_name(f"{path.name}-wal").exists()
+    return f"{path.absolute().as_uri()}?{'mode=ro' if is_open else 'immutable=1'}"
+
+
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:
     """Switch to WAL; SQLite's own timeout does not hold while another process does the same."""
     deadline = time.monotonic() + _BUSY_TIMEOUT_S
@@ -346,8 +362,7 @@ def began_s(path: Path) -> float:
     """
     query = "SELECT json_extract(description, '$.start_time_s'), updated_s FROM run"
     try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(_look_only(path), uri=True)) as connection:
             row = connection.execute(query).fetchone()
     except sqlite3.Error:
         row = None

@@ -105,8 +105,7 @@ class ModelCard(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         for what, value in (("name", self.name), ("file", self.file)):
-            if not _FILE_NAME.fullmatch(value):
-                raise ValueError(f"{what} {value!r} cannot name a file in the folder of the card")
+            check_model_name(value, what)
         if (self.format == "safetensors") != (self.network is not None):
             raise ValueError("a safetensors file, and no other, needs the shape of its network")
         if self.task in ("segment", "classify") and len(self.classes) < 2:
@@ -119,6 +118,18 @@ class ModelCard(Settings):
                     f"outputs, the card {self.input.slices} and {expected}"
                 )
         return self
+
+
+def check_model_name(name: str, what: str = "name") -> None:
+    """Make sure that a model of this name can have files of this name.
+
+    Raises
+    ------
+    InputError
+        If it cannot name a file in a folder.
+    """
+    if not _FILE_NAME.fullmatch(name):
+        raise InputError(f"{what} {name!r} cannot name a file in the folder of the card")
 
 
 def read_model_card(path: Path) -> ModelCard:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from apsber_bluesky.core._hit_settings import HitSettings
 from apsber_bluesky.core._learned_settings import (
     DenoiseSettings,
     InferenceSettings,
@@ -71,6 +72,8 @@ class ProcessingSettings(Settings):
         How stripes of sinograms are removed.
     phase : PhaseSettings or None
         Phase retrieval.
+    saturation_counts : float or None
+        Counts of a saturated pixel; None takes the largest number that a pixel can hold.
     extend_edges : bool
         Whether rows are continued beyond the view, for a sample that is wider than it.
     live_slices : LiveSliceSettings
@@ -94,6 +97,7 @@ class ProcessingSettings(Settings):
     zingers: PositiveFloat | None = None
     stripes: Literal["none", "sorting", "wavelet"] = "none"
     phase: PhaseSettings | None = None
+    saturation_counts: PositiveFloat | None = None
     extend_edges: bool = False
     live_slices: LiveSliceSettings = LiveSliceSettings()
     jungfrau: JungfrauSettings | None = None
@@ -118,7 +122,10 @@ class AnalysisSettings(Settings):
         Limits by name of the quality number; those not named keep their defaults.
     inference : list of InferenceSettings
         Other models that are run.
+    hits : HitSettings or None
+        Search for Bragg peaks in the frames of crystallography and scattering, while they come.
     """
 
     limits: dict[str, Limits] = Field(default_factory=dict)
     inference: list[InferenceSettings] = Field(default_factory=list)
+    hits: HitSettings | None = None

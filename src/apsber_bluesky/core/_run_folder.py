@@ -84,7 +84,41 @@ class RunFolder:
     @property
     def volume(self) -> Path:
         """The reconstructed volume (OME-Zarr)."""
-        return self.path / "volume.zarr"
+        return self.product("volume")
+
+    @property
+    def denoised(self) -> Path:
+        """The volume without its noise, as a network sees it (OME-Zarr)."""
+        return self.product("denoised")
+
+    @property
+    def labels(self) -> Path:
+        """Class of each voxel (OME-Zarr image-label)."""
+        return self.product("labels")
+
+    @property
+    def uncertainty(self) -> Path:
+        """How unsure the labels are, 0 to 1 (OME-Zarr)."""
+        return self.product("uncertainty")
+
+    @property
+    def probabilities(self) -> Path:
+        """Probability of each class (OME-Zarr with a channel for each)."""
+        return self.product("probabilities")
+
+    @property
+    def quantities(self) -> Path:
+        """What was measured on the labels (JSON)."""
+        return self.path / "quantities.json"
+
+    @property
+    def inference(self) -> Path:
+        """What other models say, if that is no image (JSON)."""
+        return self.path / "inference.json"
+
+    def product(self, name: str) -> Path:
+        """A volume by its name, such as ``volume``, ``denoised`` or ``labels`` (OME-Zarr)."""
+        return self.path / f"{check_folder_name(name, 'product')}.zarr"
 
     @property
     def ledger(self) -> Path:

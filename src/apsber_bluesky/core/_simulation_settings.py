@@ -28,6 +28,13 @@ class SimulationSettings(Settings):
         Open-beam signal, dark level and read noise [counts].
     dead_pixel_fraction, stripe_strength : float
         Part of the pixels that do not respond; relative spread of column gains (rings).
+    gain_change : float
+        Relative spread by which column gains have changed since the flats; no flat takes the rings
+        of that away.
+    beam_swing : float
+        Relative amplitude of a slow swing of the beam, whose period is 1000 frames.
+    drift_px : float
+        How far the sample creeps towards higher columns in each half turn [pixel].
     centre_offset_px : float
         Distance of the rotation axis from the middle of the camera [pixel].
     axis_roll_deg : float
@@ -52,6 +59,9 @@ class SimulationSettings(Settings):
     read_noise_counts: NonNegativeFloat = 3.0
     dead_pixel_fraction: float = Field(default=2e-4, ge=0, lt=0.5)
     stripe_strength: float = Field(default=0.01, ge=0, lt=0.5)
+    gain_change: float = Field(default=0.0, ge=0, lt=0.5)
+    beam_swing: float = Field(default=0.0, ge=0, lt=1)
+    drift_px: float = 0.0
     centre_offset_px: float = 3.25
     axis_roll_deg: float = Field(default=0.0, ge=-10, le=10)
     energy_keV: float = Field(default=20.0, ge=4, le=120)

@@ -1,1 +1,5 @@
-"""The live web page: scans, slices, frame books, quality and stages, pushed by the server."""
+"""The live web page: runs, slices, frames and verdicts, to be looked at from anywhere."""
+
+from apsber_bluesky.dashboard._server import Dashboard
+
+__all__ = ["Dashboard"]

@@ -28,18 +28,18 @@ from apsber_bluesky.core import (
 )
 from apsber_bluesky.pipeline._context import RunContext
 from apsber_bluesky.pipeline._energy_frames import FrameCalibration
-from apsber_bluesky.pipeline._feedback import HalfSetError
+from apsber_bluesky.pipeline._feedback import FEEDBACK, HalfSetError
+from apsber_bluesky.pipeline._frame_watch import FrameWatch
 from apsber_bluesky.pipeline._held_projections import HeldProjections
 from apsber_bluesky.pipeline._live_slices import LiveSlices
 from apsber_bluesky.pipeline._preparation import Preparation, ReferenceFrames
+from apsber_bluesky.pipeline._unbroken import unbroken
 from apsber_bluesky.processing import create_engine, extend_edges, warm_up_preprocessing
 
 #: Rows around the middle of the detector whose sinograms are kept for centre and quality.
 CENTRAL_ROWS = 16
 
 STAGE = "accumulate"
-#: Event that tells a `LiveMetric`.
-FEEDBACK = "feedback"
 
 
 def central_rows(rows: int) -> slice:
@@ -47,12 +47,6 @@ def central_rows(rows: int) -> slice:
     kept = min(rows, CENTRAL_ROWS)
     first = (rows - kept) // 2
     return slice(first, first + kept)
-
-
-def _runs(numbers: list[int]) -> list[tuple[int, int]]:
-    """Rising numbers as ranges ``[start, stop)`` without a gap."""
-    breaks = np.flatnonzero(np.diff(numbers) > 1) + 1
-    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(numbers, breaks) if len(part)]
 
 
 class Accumulation:
@@ -107,11 +101,11 @@ class Accumulation:
         self._kept: list[int] = []
         self._engine: ReconstructionEngine | None = None
         scan = context.run.scan
-        rows = central_rows(scan.rows)
-        self._rows = rows
+        rows = self._rows = central_rows(scan.rows)
         self._sinograms = np.zeros(
             (scan.num_projections, rows.stop - rows.start, scan.columns), np.float32
         )
+        self._frames = FrameWatch(context, settings.saturation_counts)
         self._watch = (
             HalfSetError(scan, self._sinograms, settings, self._tell_metric)
             if scan.interlaced_turns > 1
@@ -137,6 +131,7 @@ class Accumulation:
         """Frames were announced: use all that can be used now."""
         self._announced[frames.image_key].append(frames)
         self._read_books()
+        self._look_at_references(frames)
         self._advance(last=False)
 
     def line_integrals(self, frames: FrameRange) -> Iterator[tuple[NDArray[np.float32], int]]:
@@ -156,7 +151,7 @@ class Accumulation:
         with self._source.borrow(frames) as raw:
             lines = self._prepare(self._calibrate(raw), frames.start)
         self._extend(lines)
-        for begin, end in _runs(self._usable(frames.image_key, frames.start, frames.stop)):
+        for begin, end in unbroken(self._usable(frames.image_key, frames.start, frames.stop)):
             yield lines[begin - frames.start : end - frames.start], begin
 
     def finish(self) -> None:
@@ -168,10 +163,8 @@ class Accumulation:
     def _advance(self, *, last: bool) -> None:
         began = time.monotonic()
         scan = self._context.run.scan
-        ready = last or (
-            self._count(ImageKey.DARK) >= scan.num_darks
-            and self._count(ImageKey.FLAT) >= scan.num_flats
-        )
+        wanted = {ImageKey.DARK: scan.num_darks, ImageKey.FLAT: scan.num_flats}
+        ready = last or all(self._count(key) >= number for key, number in wanted.items())
         while ready and (chunk := self._next_chunk(last=last)) is not None:
             self._context.check_cancelled(STAGE)
             self._take(*chunk)
@@ -200,6 +193,7 @@ class Accumulation:
         frames = replace(first, start=place + start, stop=place + stop)
         with self._source.borrow(frames) as raw:
             self._digest.update(raw)
+            self._frames.projections(raw, stop)
             projections = self._prepare(self._calibrate(raw), start)
         self._sinograms[start:stop] = projections[:, self._rows]
         taken = self._usable(ImageKey.PROJECTION, place + start, place + stop)
@@ -210,13 +204,14 @@ class Accumulation:
             self._kept += usable
         self._extend(projections)
         if self._live is not None:
-            for begin, end in _runs(usable):
+            for begin, end in unbroken(usable):
                 self._live.add(first.run_uid, projections[begin - start : end - start], begin)
         if self._held is None:
-            for begin, end in _runs(usable):
+            for begin, end in unbroken(usable):
                 engine.accumulate(projections[begin - start : end - start], begin)
         self._mark_used(ImageKey.PROJECTION, taken)
         self._done = stop
+        self._frames.sinograms(self._sinograms, usable, stop)
         if self._watch is not None:
             self._watch.add(usable, stop)
         self._context.report(STAGE, stop, self._context.run.scan.num_projections)
@@ -236,8 +231,9 @@ class Accumulation:
         The receiver announces no frame behind a gap before it has entered the gap in the books, so
         it is enough to look when frames are announced.
         """
-        books = self._context.ledger.books.streams
-        self._unusable = {stream: own.unusable for stream, own in books.items()}
+        books = self._context.ledger.books
+        self._unusable = {stream: own.unusable for stream, own in books.streams.items()}
+        self._frames.books(books, self._done)
 
     def _mark_used(self, key: ImageKey, frames: list[int]) -> None:
         self._context.ledger.mark_frames(STREAM_OF_KEY[key], FrameState.USED, frames)
@@ -275,7 +271,7 @@ class Accumulation:
         lines = held.without_stripes(self._kept)
         self._sinograms[:] = lines[:, self._rows]
         self._extend(lines)
-        for begin, end in _runs(self._kept):
+        for begin, end in unbroken(self._kept):
             self._context.check_cancelled(STAGE)
             engine.accumulate(lines[begin:end], begin)
         self._context.record("remove stripes", started_s, {"method": self._settings.stripes})
@@ -316,8 +312,15 @@ class Accumulation:
         for warning in preparation.warnings:
             details = {"stage": STAGE, "message": warning}
             self._context.progress.message(run.uid, "warning", details)
-        self._preparation = preparation
+        self._preparation, self._frames.dead = preparation, preparation.bad_pixels
         return preparation
+
+    def _look_at_references(self, frames: FrameRange) -> None:
+        key = frames.image_key
+        if key is not ImageKey.PROJECTION:
+            own = self._usable(key, frames.start, frames.stop)
+            with self._source.borrow(frames) as raw:
+                self._frames.references(key, raw[[n - frames.start for n in own]], own)
 
     def _references(self, key: ImageKey) -> ReferenceFrames | None:
         """Darks or flats that are usable; None if none was announced."""
@@ -354,7 +357,7 @@ class Accumulation:
             self._calibrated.parameters.update(self._calibration.parameters)
         lost = set(self._engine.give_up_missing()) if self._engine.missing else set()
         kept = [n for n in range(len(self._sinograms)) if n not in lost]
-        findings.engine = self._engine
+        findings.engine, findings.frame_sums = self._engine, self._frames.frames
         findings.projections_checksum = self._digest.checksum()
         findings.sinograms = self._sinograms[kept]
         findings.angles_deg = self._context.run.scan.angles_deg[kept]

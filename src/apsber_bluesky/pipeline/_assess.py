@@ -1,13 +1,14 @@
-"""Judge the run: quality numbers as data, and the picture people look at first."""
+"""Judge the run: quality numbers as data."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apsber_bluesky.analysis import assess_scan, draw_ortho_slices
+from apsber_bluesky.analysis import Assessment, SegmentedSlices, assess_scan
 from apsber_bluesky.core import (
     AnalysisSettings,
     InputError,
@@ -15,10 +16,8 @@ from apsber_bluesky.core import (
     Verdict,
     write_json,
 )
-from apsber_bluesky.pipeline._context import RunContext
-from apsber_bluesky.processing import reconstruct
-
-ORTHO_SLICES_NAME = "ortho_slices.png"
+from apsber_bluesky.pipeline._context import Findings, RunContext
+from apsber_bluesky.processing import Projector, reconstruct
 
 
 class Assess:
@@ -47,6 +46,7 @@ class Assess:
             raise InputError("quality needs sinograms and a rotation centre")
         if findings.central_slices is None:
             raise InputError("quality needs the reconstructed slices")
+        columns = findings.sinograms.shape[2]
 
         def reconstruct_half(
             sinograms: NDArray[np.float32], angles_deg: NDArray[np.float64]
@@ -59,7 +59,12 @@ class Assess:
                 filter_name=self._processing.filter,
             )
 
-        findings.quality = assess_scan(
+        def project(
+            slices: NDArray[np.float32], angles_deg: NDArray[np.float64]
+        ) -> NDArray[np.float32]:
+            return Projector(columns, angles_deg, centre).project(slices)
+
+        assessment = assess_scan(
             slices=findings.central_slices,
             sinograms=findings.sinograms,
             angles_deg=findings.angles_deg,
@@ -68,43 +73,38 @@ class Assess:
             pixel_size_um=context.run.scan.pixel_size_um,
             limits=self._analysis.limits,
             reconstruct_half=reconstruct_half,
+            project=project,
+            frames=findings.frame_sums,
+            segmented=_segmented(findings),
         )
-        verdict = Verdict.worst([metric.verdict for metric in findings.quality])
-        write_json(
-            context.folder.quality,
-            {
-                "run_uid": context.run.uid,
-                "verdict": str(verdict),
-                "complete": findings.books.complete,
-                "frames": findings.books.totals(),
-                "metrics": [metric.to_dict() for metric in findings.quality],
-            },
-        )
-        context.record(self.name, started, {"verdict": str(verdict)})
-        context.report(self.name, 1, 1)
+        write_assessment(context, assessment, self.name, started)
 
 
-class DrawFigures:
-    """Draw the three orthogonal slices."""
+def write_assessment(
+    context: RunContext, assessment: Assessment, name: str, started_s: float
+) -> None:
+    """Enter quality numbers in the findings, write ``quality.json``, and record both."""
+    findings = context.findings
+    findings.quality = assessment.metrics
+    verdict = Verdict.worst([metric.verdict for metric in findings.quality])
+    write_json(
+        context.folder.quality,
+        {
+            "run_uid": context.run.uid,
+            "verdict": str(verdict),
+            "complete": findings.books.complete,
+            "frames": findings.books.totals(),
+            "metrics": [metric.to_dict() for metric in findings.quality],
+            "left_out": assessment.left_out,
+        },
+    )
+    parameters: dict[str, Any] = {"verdict": str(verdict)}
+    parameters |= {f"no_{what}": why for what, why in assessment.left_out.items()}
+    context.record(name, started_s, parameters)
+    context.report(name, 1, 1)
 
-    name = "figures"
-    essential = True
 
-    def run(self, context: RunContext) -> None:
-        """Write ``figures/ortho_slices.png``."""
-        slices = context.findings.ortho_slices
-        if not slices:
-            raise InputError("figures need a reconstructed volume")
-        run, fault = context.run, context.findings.books.fault
-        title = f"{run.sample or 'sample'}, scan {run.scan_id} ({run.uid[:8]})"
-        context.folder.figures.mkdir(exist_ok=True)
-        draw_ortho_slices(
-            slices["xy"],
-            slices["xz"],
-            slices["yz"],
-            context.folder.figures / ORTHO_SLICES_NAME,
-            title=f"{title}\nincomplete: {fault}" if fault else title,
-            unit="1/pixel",
-            pixel_size_um=run.scan.pixel_size_um,
-        )
-        context.report(self.name, 1, 1)
+def _segmented(findings: Findings) -> SegmentedSlices | None:
+    if findings.central_labels is None:
+        return None
+    return SegmentedSlices(findings.classes, findings.central_labels, findings.central_uncertainty)

@@ -24,7 +24,7 @@ from apsber_bluesky.core import (
     write_json,
 )
 from apsber_bluesky.pipeline._accumulation import STAGE, Accumulation
-from apsber_bluesky.pipeline._context import RunContext, Stage
+from apsber_bluesky.pipeline._context import RunContext, Stage, excused
 from apsber_bluesky.pipeline._energy_frames import FrameCalibration
 from apsber_bluesky.pipeline._live_slices import LiveSlices
 
@@ -208,8 +208,12 @@ class Captures:
         self._made += 1
         folder = RunFolder(self._context.folder.path / CAPTURES_FOLDER / f"{self._made:04d}")
         capture = self._accumulate(start, stop, folder.create())
-        for stage in self._stages:
-            stage.run(capture)
+        try:
+            for stage in self._stages:
+                with excused(capture, stage):
+                    stage.run(capture)
+        finally:
+            capture.let_go()
         findings = capture.findings
         write_json(
             folder.path / "capture.json",

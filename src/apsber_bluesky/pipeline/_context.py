@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apsber_bluesky.analysis import DetectorFrames
 from apsber_bluesky.core import (
+    ApsberError,
     Cancellation,
     FrameBooks,
     FrameRange,
@@ -26,6 +28,9 @@ from apsber_bluesky.core import (
     RunLedger,
     StageProgress,
 )
+
+if TYPE_CHECKING:
+    from apsber_bluesky.pipeline._followers import Following
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +59,8 @@ class Findings:
         The three central slices ``xy``, ``xz``, ``yz`` [1/pixel].
     central_slices : ndarray or None
         The slices that `sinograms` belong to, shape ``(rows, size, size)`` [1/pixel].
+    frame_sums : DetectorFrames or None
+        What was gathered from raw frames, to judge detector and beam by.
     quality : list of QualityMetric
         Quality numbers.
     processes : list of ProcessRecord
@@ -62,6 +69,17 @@ class Findings:
         What was announced, of runs other than tomography.
     source : FrameSource or None
         Where the stages of such a run read them.
+    level_per_pixel : float or None
+        Attenuation of the object's usual voxel [1/pixel], if a model asked for it.
+    classes : tuple of str
+        What the labels stand for.
+    central_labels, central_uncertainty : ndarray or None
+        Labels (uint8, 255 for the unknown) and their uncertainty (float16, 0 to 1) of
+        `central_slices`.
+    inference : dict
+        What other models say of the run, by their names; plain JSON values.
+    notes : list of str
+        What a reader of the record should know, such as what could not be done.
     """
 
     books: FrameBooks = field(default_factory=FrameBooks)
@@ -73,10 +91,17 @@ class Findings:
     volume_shape: tuple[int, int, int] | None = None
     ortho_slices: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     central_slices: NDArray[np.float32] | None = None
+    frame_sums: DetectorFrames | None = None
     quality: list[QualityMetric] = field(default_factory=list)
     processes: list[ProcessRecord] = field(default_factory=list)
     frames: list[FrameRange] = field(default_factory=list)
     source: FrameSource | None = None
+    level_per_pixel: float | None = None
+    classes: tuple[str, ...] = ()
+    central_labels: NDArray[np.uint8] | None = None
+    central_uncertainty: NDArray[np.float16] | None = None
+    inference: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -91,6 +116,8 @@ class RunContext:
     exit_status: str = "success"
     findings: Findings = field(default_factory=Findings)
     seconds: dict[str, float] = field(default_factory=dict)
+    following: Following | None = None
+    _early: dict[str, float] = field(default_factory=dict)
 
     def check_cancelled(self, stage: str) -> None:
         """Stop here if somebody asked for it.
@@ -129,13 +156,26 @@ class RunContext:
         self.findings.processes.append(record)
         return record
 
+    def begin_early(self, name: str) -> None:
+        """Enter a stage in the ledger that is worked on before its turn."""
+        self.ledger.start_stage(name)
+        self._early[name] = time.monotonic()
+
+    def let_go(self) -> None:
+        """No stage comes any more: whatever still follows the volume leaves nothing half-made."""
+        if self.following is not None:
+            self.following.abandon()
+            self.following = None
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Enter a stage in the ledger, with how it ends and how long it takes."""
         self.check_cancelled(name)
-        self.ledger.start_stage(name)
+        started = self._early.pop(name, None)
+        if started is None:
+            self.ledger.start_stage(name)
+            started = time.monotonic()
         known = len(self.findings.processes)
-        started = time.monotonic()
         state = "failed"
         try:
             yield
@@ -147,6 +187,23 @@ class RunContext:
             self.seconds[name] = time.monotonic() - started
             records = [record.to_dict() for record in self.findings.processes[known:]]
             self.ledger.finish_stage(name, state, {"processes": records})
+
+
+@contextmanager
+def excused(context: RunContext, stage: Stage) -> Iterator[None]:
+    """Let a stage that is not essential fail: the user is warned, and the record has a note."""
+    try:
+        yield
+    except RunCancelled:
+        raise
+    except Exception as error:
+        if stage.essential:
+            raise
+        logger.exception("run %s: stage %s failed", context.run.uid, stage.name)
+        kind = "" if isinstance(error, ApsberError) else f"{type(error).__name__}: "
+        context.findings.notes.append(f"{stage.name}: {kind}{error}")
+        details = {"stage": stage.name, "message": f"{kind}{error}"}
+        context.progress.message(context.run.uid, "warning", details)
 
 
 class Stage(Protocol):

@@ -20,6 +20,8 @@ from apsber_bluesky.processing import reconstruct
 
 logger = logging.getLogger(__name__)
 
+#: Event that tells a `LiveMetric`.
+FEEDBACK = "feedback"
 #: Rows of the detector whose slices are looked at; more make the number steadier, and slower.
 _ROWS = 4
 

@@ -137,6 +137,8 @@ class Preparation:
         Numbers of those that went into an average.
     inputs : dict of str to str
         Checksums of the mean references.
+    bad_pixels : ndarray of bool, shape (rows, columns)
+        Pixels that do not answer to light.
 
     Raises
     ------
@@ -175,6 +177,7 @@ class Preparation:
             if self._interpolated
             else Normaliser(dark, means[0])
         )
+        self.bad_pixels: NDArray[np.bool_] = self._normaliser.bad
         phase = _phase_filter(scan, settings)
         self._steps = PreparationSteps(self._normaliser, settings.zingers, phase)
 
@@ -184,7 +187,7 @@ class Preparation:
         found: dict[str, Any] = {
             "num_darks": len(self.used_darks),
             "num_flats": len(self.used_flats),
-            "bad_pixels": int(self._normaliser.bad.sum()),
+            "bad_pixels": int(self.bad_pixels.sum()),
             "flats": "interpolate" if self._interpolated else "average",
         }
         if self.warnings:

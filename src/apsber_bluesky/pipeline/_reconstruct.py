@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from apsber_bluesky.core import (
 from apsber_bluesky.pipeline._accumulation import central_rows
 from apsber_bluesky.pipeline._centre_estimate import estimate_centre
 from apsber_bluesky.pipeline._context import OpenVolume, RunContext
+from apsber_bluesky.pipeline._followers import Following, SlabFollower
 
 
 class FindCentre:
@@ -69,14 +71,22 @@ class Reconstruct:
         Slab size and what the record should know.
     open_volume : OpenVolume
         Makes the place that slabs are written to.
+    followers : sequence of SlabFollower
+        Who takes the slabs further; each has a `FinishFollower` among the stages after this one.
     """
 
     name = "reconstruct"
     essential = True
 
-    def __init__(self, settings: ProcessingSettings, open_volume: OpenVolume) -> None:
+    def __init__(
+        self,
+        settings: ProcessingSettings,
+        open_volume: OpenVolume,
+        followers: Sequence[SlabFollower] = (),
+    ) -> None:
         self._settings = settings
         self._open_volume = open_volume
+        self.followers = tuple(followers)
 
     def run(self, context: RunContext) -> None:
         """Write the volume and keep its three central slices."""
@@ -85,11 +95,15 @@ class Reconstruct:
         if engine is None or centre is None:
             raise InputError("the volume needs accumulated projections and a rotation centre")
         scan = context.run.scan
-        with self._open_volume(context.folder, engine.shape, scan.pixel_size_um) as sink:
-            collector = _SliceCollector(engine.shape)
+        collector = _SliceCollector(engine.shape)
+        with (
+            self._open_volume(context.folder, engine.shape, scan.pixel_size_um) as sink,
+            self._followed(context, engine, centre) as follow,
+        ):
             for start, slab in self._slabs(context, engine, centre):
                 sink.write(start, slab)
                 collector.take(start, slab)
+                follow(start, slab)
         findings.volume_shape = engine.shape
         findings.ortho_slices = collector.ortho_slices
         findings.central_slices = collector.central_slices
@@ -111,6 +125,23 @@ class Reconstruct:
             inputs={f"{context.folder.raw.name} projections": findings.projections_checksum},
             outputs={context.folder.volume.name: sink.checksum},
         )
+
+    @contextmanager
+    def _followed(
+        self, context: RunContext, engine: ReconstructionEngine, centre: float
+    ) -> Iterator[Callable[[int, NDArray[np.float32]], None]]:
+        """Who slabs are handed to; they are told if the volume does not become whole."""
+        if not self.followers:
+            yield lambda start, slab: None
+            return
+        # Models need the level of the whole volume before its first slab; the middle tells it.
+        context.findings.central_slices = engine.finish(central_rows(engine.shape[0]), centre)
+        context.following = following = Following(context, engine.shape, self.followers)
+        try:
+            yield following.take
+        except BaseException:
+            following.abandon()
+            raise
 
     def _slabs(
         self, context: RunContext, engine: ReconstructionEngine, centre: float

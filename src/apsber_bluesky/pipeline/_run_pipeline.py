@@ -23,7 +23,7 @@ from apsber_bluesky.core import (
     StorageError,
     Verdict,
 )
-from apsber_bluesky.pipeline._context import RunContext, Stage
+from apsber_bluesky.pipeline._context import RunContext, Stage, excused
 
 logger = logging.getLogger(__name__)
 
@@ -204,19 +204,12 @@ class RunPipeline(ABC):
             gathering.finish()
         self._frames_over(context)
         context.seconds["accumulate"] = gathering.busy_s
-        for stage in self._stages_of(context.run):
-            try:
-                with context.stage(stage.name):
+        try:
+            for stage in self._stages_of(context.run):
+                with excused(context, stage), context.stage(stage.name):
                     stage.run(context)
-            except RunCancelled:
-                raise
-            except Exception as error:
-                if stage.essential:
-                    raise
-                logger.exception("run %s: stage %s failed", context.run.uid, stage.name)
-                kind = "" if isinstance(error, ApsberError) else f"{type(error).__name__}: "
-                details = {"stage": stage.name, "message": f"{kind}{error}"}
-                self._progress.message(context.run.uid, "warning", details)
+        finally:
+            context.let_go()
 
     def _attempt(self, context: RunContext, work: Callable[[], None]) -> str | None:
         """Do some work; what went wrong, if anything did."""

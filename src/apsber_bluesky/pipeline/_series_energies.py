@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,6 +30,9 @@ from apsber_bluesky.processing import JungfrauConverter, read_jungfrau_map
 SERIES_RUN: Final = "jungfrau_series"
 
 _CHUNK_FRAMES: Final = 16
+
+EnergyListener = Callable[[RunContext, int, NDArray[np.float32]], None]
+"""(run, number of the frame, energies of shape (rows, columns) [keV])."""
 
 
 class SeriesRun(BaseModel):
@@ -75,13 +79,19 @@ class SeriesEnergies:
     ----------
     settings : JungfrauSettings, optional
         Where the gains are; without them nothing is converted.
+    listeners : sequence of callable
+        Given the run, the number of a frame and its energies, of each frame in order; not to be
+        changed or kept, and nothing is to be raised.
     """
 
     name = "energies"
     essential = False
 
-    def __init__(self, settings: JungfrauSettings | None) -> None:
+    def __init__(
+        self, settings: JungfrauSettings | None, listeners: Sequence[EnergyListener] = ()
+    ) -> None:
         self._settings = settings
+        self._listeners = tuple(listeners)
         self._job: _Job | None = None
         self._tried = ""
         self._failure: Exception | None = None
@@ -104,7 +114,7 @@ class SeriesEnergies:
         try:
             run = SeriesRun.model_validate(context.run.conditions)
             if run.pedestal_run:
-                self._job = _Job(context, run, self._settings.gain_file)
+                self._job = _Job(context, run, self._settings.gain_file, self._listeners)
         except ValidationError as error:
             self._failure = DataFileError(
                 "key 'crystallography' of the start document does not describe a series:"
@@ -146,8 +156,15 @@ class SeriesEnergies:
 class _Job:
     """The conversion of one run."""
 
-    def __init__(self, context: RunContext, run: SeriesRun, gain_file: Path) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        run: SeriesRun,
+        gain_file: Path,
+        listeners: Sequence[EnergyListener],
+    ) -> None:
         self._context, self._run, self._gain_file = context, run, gain_file
+        self._listeners = listeners
         self._started_s = time.time()
         self._inputs = {"gain": file_checksum(gain_file)}
         self._converters = self._load()
@@ -212,6 +229,8 @@ class _Job:
         energy[raw == 0] = np.nan
         with explain_disk_errors(self._path, "write the energies"):
             self._energy[number] = energy
+        for listener in self._listeners:
+            listener(self._context, number, energy)
         self._sum += np.nan_to_num(energy)
         np.fmax(self._maximum, energy, out=self._maximum)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from apsber_bluesky.core import (
+    ConfigurationError,
     FrameSource,
     InputError,
     ProcessingSettings,
@@ -14,18 +17,21 @@ from apsber_bluesky.core import (
     StageProgress,
 )
 from apsber_bluesky.pipeline._accumulation import Accumulation
-from apsber_bluesky.pipeline._assess import Assess, DrawFigures
+from apsber_bluesky.pipeline._assess import Assess
 from apsber_bluesky.pipeline._captures import Captures
 from apsber_bluesky.pipeline._context import RunContext, Stage
+from apsber_bluesky.pipeline._draw_figures import DrawFigures
 from apsber_bluesky.pipeline._energy_frames import FrameCalibration
+from apsber_bluesky.pipeline._followers import FinishFollower
 from apsber_bluesky.pipeline._live_slices import LiveSlices
+from apsber_bluesky.pipeline._quantify import Quantify
 from apsber_bluesky.pipeline._reconstruct import FindCentre, Reconstruct
 from apsber_bluesky.pipeline._run_pipeline import Gathering, RunPipeline
 from apsber_bluesky.processing import prepare_engine
 
 logger = logging.getLogger(__name__)
 
-_OF_A_CAPTURE = (FindCentre, Reconstruct, Assess, DrawFigures)
+_OF_A_CAPTURE = (FindCentre, Reconstruct, FinishFollower, Quantify, Assess, DrawFigures)
 
 
 class TomographyPipeline(RunPipeline):
@@ -66,12 +72,17 @@ class TomographyPipeline(RunPipeline):
         self._live = live
 
     def prepare(self) -> None:
-        """Load and compile the engine, so that the first run does not wait for that."""
-        try:
-            prepare_engine(self._settings.engine)
-        except InputError as error:
-            # Each run that needs it will fail and say so.
-            logger.warning("%s", error)
+        """Load and compile engine and models, so that the first run does not wait for that."""
+        made = [stage for stage in self._stages if isinstance(stage, Reconstruct)]
+        followers = [follower for stage in made for follower in stage.followers]
+        parts: list[Callable[[], Any]] = [follower.prepare for follower in followers]
+        parts.insert(0, functools.partial(prepare_engine, self._settings.engine))
+        for prepare in parts:
+            try:
+                prepare()
+            except (InputError, ConfigurationError) as error:
+                # Each run that needs it will fail and say so.
+                logger.warning("%s", error)
 
     def _gather(self, context: RunContext) -> Gathering:
         if self._live is not None:

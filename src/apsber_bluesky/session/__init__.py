@@ -12,10 +12,19 @@ from apsber_bluesky.session._queue_server import QUEUE_PORT, QueueServer
 from apsber_bluesky.session._registry import DeviceNotFoundError, DeviceRegistry
 from apsber_bluesky.session._services import ServiceProcess
 from apsber_bluesky.session._session import Session, start
+from apsber_bluesky.session._simulated_examples import (
+    HELD_OUT_SEED,
+    SIMULATED_CLASSES,
+    SimulatedExamples,
+    check_apart,
+    simulate_examples,
+)
 from apsber_bluesky.session._workplace import Workplace, check_data_root
 
 __all__ = [
+    "HELD_OUT_SEED",
     "QUEUE_PORT",
+    "SIMULATED_CLASSES",
     "DeviceNotFoundError",
     "DeviceRegistry",
     "Devices",
@@ -26,7 +35,9 @@ __all__ = [
     "QueueServer",
     "ServiceProcess",
     "Session",
+    "SimulatedExamples",
     "Workplace",
+    "check_apart",
     "check_data_root",
     "device_types",
     "devices_alone",
@@ -36,5 +47,6 @@ __all__ = [
     "make_namespace",
     "prepare_epics",
     "running_in_queueserver",
+    "simulate_examples",
     "start",
 ]

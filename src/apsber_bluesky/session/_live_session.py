@@ -28,6 +28,8 @@ class LiveSession(RunningProcess):
         Where PV Access clients of this computer find health and preview.
     health_prefix : str
         What their names begin with.
+    status_address : str
+        Where `apsber_bluesky.streaming.StatusSubscriber` connects.
     host : str
         Computer that it runs on.
     pid : int
@@ -40,10 +42,17 @@ class LiveSession(RunningProcess):
     control_address: str
     name_server: str
     health_prefix: str
+    status_address: str
 
 
 def announce_session(
-    own: Path, *, profile: str, control_address: str, name_server: str, health_prefix: str
+    own: Path,
+    *,
+    profile: str,
+    control_address: str,
+    name_server: str,
+    health_prefix: str,
+    status_address: str,
 ) -> None:
     """Write down that this process has a session.
 
@@ -51,7 +60,7 @@ def announce_session(
     ----------
     own : Path
         The session's own folder below the data root.
-    profile, control_address, name_server, health_prefix : str
+    profile, control_address, name_server, health_prefix, status_address : str
         As in `LiveSession`.
 
     Raises
@@ -64,6 +73,7 @@ def announce_session(
         control_address=control_address,
         name_server=name_server,
         health_prefix=health_prefix,
+        status_address=status_address,
         **RunningProcess.this(),
     )
     with explain_disk_errors(own, "write down the session"):

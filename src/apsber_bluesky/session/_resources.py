@@ -65,7 +65,7 @@ class SessionResources:
         """Disk that the results of a scan take beside its frames [byte]."""
         from apsber_bluesky.pipeline import volume_bytes
 
-        return volume_bytes(scan)
+        return volume_bytes(scan, self._profile.processing)
 
 
 def _free_below(folder: Path) -> int:

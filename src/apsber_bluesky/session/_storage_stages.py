@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from apsber_bluesky.core import RunFolder, ServiceError
-from apsber_bluesky.pipeline import RunContext
+from apsber_bluesky.pipeline import Product, RunContext
 from apsber_bluesky.storage import (
     CatalogUnreachable,
     Publication,
     VolumeWriter,
     archive_run,
     connect_catalog,
+    content_of,
     write_nexus,
 )
 
@@ -22,6 +23,15 @@ def open_volume_writer(
 ) -> VolumeWriter:
     """Make the place that the slabs of a run are written to."""
     return VolumeWriter(folder.volume, shape, voxel_size_um=voxel_size_um)
+
+
+def open_product_writer(
+    folder: RunFolder, product: Product, shape: tuple[int, int, int], voxel_size_um: float | None
+) -> VolumeWriter:
+    """Make the place that what a model makes of a volume is written to."""
+    path = folder.product(product.name)
+    content = content_of(product.kind, **product.about)
+    return VolumeWriter(path, shape, voxel_size_um=voxel_size_um, content=content)
 
 
 class WriteRecord:
@@ -41,6 +51,7 @@ class WriteRecord:
             centre_px=findings.centre_px,
             quality=findings.quality,
             exit_status=context.exit_status,
+            notes=findings.notes,
         )
         context.report(self.name, 1, 1)
 

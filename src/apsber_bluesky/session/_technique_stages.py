@@ -5,8 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from apsber_bluesky.core import TECHNIQUES, ProcessingSettings, Technique
-from apsber_bluesky.pipeline import ElementMaps, MeasurePedestals, SeriesEnergies, Stage
+from apsber_bluesky.core import TECHNIQUES, AnalysisSettings, ProcessingSettings, Technique
+from apsber_bluesky.pipeline import (
+    AssessFrames,
+    ElementMaps,
+    FrameInference,
+    HitFinding,
+    MeasurePedestals,
+    SeriesEnergies,
+    Stage,
+)
 from apsber_bluesky.session._storage_stages import Archive, Publish
 
 
@@ -22,13 +30,37 @@ def technique_stages(settings: dict[str, Any]) -> dict[Technique, list[Stage]]:
     own: dict[Technique, list[Stage]] = {
         technique: [] for technique in TECHNIQUES if technique != "tomography"
     }
-    jungfrau = ProcessingSettings(**settings["processing"]).jungfrau
+    processing = ProcessingSettings(**settings["processing"])
     own["detector"].append(MeasurePedestals())
-    own["crystallography"].append(SeriesEnergies(jungfrau))
     own["fluorescence"].append(ElementMaps())
+    analysis = AnalysisSettings(**settings["analysis"])
+    watching = _frame_stages(processing, analysis)
+    energies = SeriesEnergies(processing.jungfrau, [stage.energies for stage in watching])
+    own["crystallography"] += [energies, *watching]
+    own["scattering"] += watching
+    judged: tuple[Technique, ...] = ("fluorescence", "crystallography", "scattering")
+    for technique in judged:
+        own[technique].append(AssessFrames(analysis, processing.saturation_counts))
     if settings["archive_root"]:
         for stages in own.values():
             stages.append(Archive(Path(settings["archive_root"])))
     if settings["tiled_uri"]:
-        own["fluorescence"].append(Publish(settings["tiled_uri"], Path(settings["documents"])))
+        publish = Publish(settings["tiled_uri"], Path(settings["documents"]))
+        for technique in judged:
+            own[technique].append(publish)
     return own
+
+
+def _frame_stages(
+    processing: ProcessingSettings, analysis: AnalysisSettings
+) -> list[HitFinding | FrameInference]:
+    """What looks at each frame of crystallography and scattering."""
+    stages: list[HitFinding | FrameInference] = []
+    if analysis.hits is not None:
+        stages.append(HitFinding(analysis.hits))
+    stages += [
+        FrameInference(model, processing.models)
+        for model in analysis.inference
+        if model.on == "frames"
+    ]
+    return stages

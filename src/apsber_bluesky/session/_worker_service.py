@@ -31,6 +31,7 @@ from apsber_bluesky.pipeline import (
     TomographyPipeline,
 )
 from apsber_bluesky.session._fan_out import serve_fan_out
+from apsber_bluesky.session._learned_stages import learned_stages
 from apsber_bluesky.session._live_display import show_live_slices
 from apsber_bluesky.session._remote_consumer import deliver
 from apsber_bluesky.session._storage_stages import (
@@ -66,9 +67,11 @@ def standard_stages(settings: dict[str, Any]) -> list[Stage]:
     """Stages that follow the last frame, as the worker's settings want them."""
     processing = ProcessingSettings(**settings["processing"])
     analysis = AnalysisSettings(**settings["analysis"])
+    followers, learned = learned_stages(processing, analysis)
     stages: list[Stage] = [
         FindCentre(processing),
-        Reconstruct(processing, open_volume_writer),
+        Reconstruct(processing, open_volume_writer, followers),
+        *learned,
         Assess(analysis, processing),
         DrawFigures(),
         WriteRecord(),

@@ -17,6 +17,7 @@ from apsber_bluesky.session._epics import beamline_ports
 from apsber_bluesky.session._live_session import announce_session, withdraw_session
 from apsber_bluesky.session._services import ServiceProcess
 from apsber_bluesky.session._status_board import StatusBoard
+from apsber_bluesky.session._status_broadcast import StatusBroadcast
 from apsber_bluesky.session._supervisor import Supervisor
 from apsber_bluesky.streaming import create_ring_memory
 
@@ -103,6 +104,8 @@ class Workplace:
         with ExitStack() as stack:
             self.board = StatusBoard()
             stack.callback(self.board.close)
+            self._broadcast = StatusBroadcast(self.board)
+            stack.callback(self._broadcast.close)
             # Kept open for a receiver that has to be started again.
             self._ring = create_ring_memory(self.profile.streaming.ring_megabytes * 1_000_000)
             stack.callback(os.close, self._ring)
@@ -254,6 +257,7 @@ class Workplace:
             control_address=control_address,
             name_server=name_server,
             health_prefix=profile.streaming.health_prefix,
+            status_address=self._broadcast.address,
         )
 
     def _configure(self, name: str, settings: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from apsber_bluesky.simulation._recorded import RecordedScan
 from apsber_bluesky.simulation._sls_receiver import ModuleFaults, SlsReceiver, StreamFaults
 
 if TYPE_CHECKING:
+    from apsber_bluesky.simulation._beamline import PhantomSource
     from apsber_bluesky.simulation._pva_detector import PvaDetector
     from apsber_bluesky.simulation._xspress3 import Xspress3
 
@@ -37,6 +38,7 @@ __all__ = [
     "FluorescencePhantom",
     "ModuleFaults",
     "Phantom",
+    "PhantomSource",
     "PvaDetector",
     "RecordedScan",
     "ScatteringSample",
@@ -50,7 +52,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # These import p4p, which who only wants a phantom does without.
+    # These import caproto or p4p, which who only wants a phantom does without.
+    if name == "PhantomSource":
+        from apsber_bluesky.simulation._beamline import PhantomSource
+
+        return PhantomSource
     if name == "PvaDetector":
         from apsber_bluesky.simulation._pva_detector import PvaDetector
 

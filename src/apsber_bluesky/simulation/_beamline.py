@@ -72,6 +72,7 @@ class PhantomSource:
         self.rows, self.columns = settings.rows, settings.columns
         self.dtype: np.dtype[Any] = self._detector.dtype
         self.centre_px = (settings.columns - 1) / 2 + settings.centre_offset_px
+        self._drift_px = settings.drift_px
         self._per_mm = 1000.0 / settings.pixel_size_um
         self._roll_deg = settings.axis_roll_deg
         self.energy_keV = settings.energy_keV
@@ -101,7 +102,7 @@ class PhantomSource:
         return self._detector.expose(kind, unique_id, integrals, transmission=light)
 
     def _integrals(self, angle_deg: float, scene: Scene) -> NDArray[np.float32]:
-        centre_px = self.centre_px + scene.x_mm * self._per_mm
+        centre_px = self.centre_px + scene.x_mm * self._per_mm + self._drift_px * angle_deg / 180
         roll_deg = self._roll_deg + scene.roll_deg
         # A leaning object comes into the picture from above and below.
         margin = rows_beyond(self.columns, roll_deg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from apsber_bluesky.core import ImageKey, SimulationSettings
 _SATURATION = 65535
 # Streams of random numbers: structure that belongs to the detector, not to a frame.
 _STRUCTURE = 0xD37EC7
+_CHANGES = 0xC4A26E
+_SWING_FRAMES = 1000
 
 
 class Detector:
@@ -55,6 +58,11 @@ class Detector:
         beam = _beam_profile(self.rows, self.columns).astype(np.float32)
         flat = np.float32(settings.flat_counts) * beam * texture * self.column_gains
         self.flat_field = np.where(self.dead, np.float32(0), flat)
+        # Drawn from a stream of their own, so that they alter nothing else.
+        changes = np.random.default_rng((settings.seed, _CHANGES)).standard_normal(self.columns)
+        self._gain_change = settings.gain_change
+        self._changed_gains = (1.0 + settings.gain_change * changes).astype(np.float32)
+        self._beam_swing = settings.beam_swing
         offsets = 1.0 + 0.03 * random.standard_normal(shape) + _dark_slope(shape)
         self.dark_field = (settings.dark_counts * np.maximum(offsets, 0.0)).astype(np.float32)
 
@@ -89,8 +97,12 @@ class Detector:
         counts += self.dark_field
         if kind is not ImageKey.DARK:
             light = self.flat_field
+            if self._beam_swing:
+                transmission *= 1 + self._beam_swing * math.sin(math.tau * number / _SWING_FRAMES)
             if transmission != 1.0:
                 light = light * np.float32(transmission)
+            if kind is ImageKey.PROJECTION and self._gain_change:
+                light = light * np.maximum(self._changed_gains, np.float32(0))
             if kind is ImageKey.PROJECTION and line_integrals is not None:
                 light = light * np.exp(-line_integrals)
             counts += random.poisson(light)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from apsber_bluesky.core import ServiceError
@@ -52,3 +54,29 @@ def connect_catalog(uri: str) -> Any:
         where = uri.split("?")[0]
         kind = CatalogUnreachable if is_unreachable(error) else ServiceError
         raise kind(f"cannot connect to the catalogue at {where}: {error}") from error
+
+
+@contextmanager
+def explain_catalog_errors(doing: str) -> Iterator[None]:
+    """Turn errors of the Tiled client into a `ServiceError` that says what was being done.
+
+    Parameters
+    ----------
+    doing : str
+        What for, as in ``"read the volume"``.
+
+    Raises
+    ------
+    CatalogUnreachable
+        If nobody answers.
+    ServiceError
+        If the server refuses.
+    """
+    import httpx
+    from tiled.client.utils import ClientError
+
+    try:
+        yield
+    except (httpx.HTTPError, ClientError) as error:
+        kind = CatalogUnreachable if is_unreachable(error) else ServiceError
+        raise kind(f"cannot {doing} from the catalogue: {error}") from error

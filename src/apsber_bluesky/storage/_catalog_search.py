@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from apsber_bluesky.core import InputError, Moment, Verdict, unix_time
+from apsber_bluesky.core import InputError, Moment, QualityCondition, Verdict, unix_time
 from apsber_bluesky.storage._embedded_tiled import PROCESSED_CONTAINER, RAW_CONTAINER
+from apsber_bluesky.storage._publication import VOLUMES
 
 # How many uids go into one request; its address may not be longer than servers take.
 _BLOCK: Final = 40
@@ -26,6 +27,7 @@ def find_runs(
     detector: str | None = None,
     technique: str | None = None,
     verdict: str | None = None,
+    where: str | Sequence[str] = (),
     limit: int = 100,
 ) -> list[Any]:
     """Find runs.
@@ -47,6 +49,9 @@ def find_runs(
         Name of a detector that took part.
     verdict : {"pass", "warn", "fail"}, optional
         What quality control said of the run.
+    where : str or sequence of str
+        What must hold of its quality numbers, such as ``"resolution<4"`` or
+        ``["ring_score=warn", "drift<=0.5"]``.
     limit : int
         How many runs at most.
 
@@ -70,7 +75,9 @@ def find_runs(
         raise InputError(f"limit is {limit!r}; give a number of runs, 1 or more")
     for query in queries:
         raw = raw.search(query)
-    runs = _newest_first(raw) if verdict is None else _with_verdict(catalog, raw, verdict)
+    conditions = [where] if isinstance(where, str) else where
+    judged = _quality_queries(verdict, [QualityCondition.parse(text) for text in conditions])
+    runs = _with_quality(catalog, raw, judged) if judged else _newest_first(raw)
     # An underscore in the name stands for any letter to the server.
     sure = (r for r in runs if detector in (None, *r.metadata["start"].get("detectors", ())))
     return list(itertools.islice(sure, limit))
@@ -125,15 +132,24 @@ def _newest_first(runs: Any) -> Iterator[Any]:
     return iter(runs.sort(("start.time", -1)).values())
 
 
-def _with_verdict(catalog: Any, raw: Any, verdict: str) -> Iterator[Any]:
-    """Those of the runs whose products say so; verdicts stand with what was made of a run."""
-    from tiled.queries import In, Key
+def _quality_queries(verdict: str | None, conditions: Sequence[QualityCondition]) -> list[Any]:
+    from tiled.queries import Key
 
     known = [str(value) for value in Verdict]
-    if verdict not in known:
+    if verdict is not None and verdict not in known:
         raise InputError(f"verdict is {verdict!r}; give one of {', '.join(known)}")
-    processed = _container(catalog, PROCESSED_CONTAINER)
-    judged = processed.search(Key("quality.verdict") == str(verdict)).sort(("time", -1))
+    queries = [] if verdict is None else [Key("quality.verdict") == str(verdict)]
+    return queries + [condition.compare(Key(condition.key)) for condition in conditions]
+
+
+def _with_quality(catalog: Any, raw: Any, queries: Sequence[Any]) -> Iterator[Any]:
+    """Those of the runs whose products say so; quality stands with what was made of a run."""
+    from tiled.queries import In
+
+    judged = _container(catalog, PROCESSED_CONTAINER)
+    for query in queries:
+        judged = judged.search(query)
+    judged = judged.sort(("time", -1))
     return itertools.chain.from_iterable(
         _newest_first(raw.search(In("uid", uids))) for uids in _blocks(judged.keys())
     )
@@ -177,8 +193,37 @@ def _open(node: Any, path: list[str], problem: str) -> Any:
         raise InputError(f"{problem} ({'/'.join(path)})") from error
 
 
-def volume_of(run: Any) -> Any:
-    """The volume that was made of a run.
+def volume_of(run: Any, product: str = "volume") -> Any:
+    """The volume that was made of a run, or what a model has made of that.
+
+    Parameters
+    ----------
+    run : bluesky_tiled_plugins.BlueskyRun
+        The run, as ``catalog[uid]`` or `find_runs` give it.
+    product : {"volume", "denoised", "labels", "uncertainty", "probabilities"}
+        Which; the last one has the class before the slice.
+
+    Returns
+    -------
+    tiled.client.array.ArrayClient
+        Its values (slices, rows, columns); its ``metadata`` has unit, voxel size and classes.
+        Nothing is fetched before it is sliced: ``volume[64]`` is one slice.
+
+    Raises
+    ------
+    InputError
+        If that is no run, there is no such product, or nothing was made of it yet.
+    """
+    if product not in VOLUMES:
+        raise InputError(f"product is {product!r}; give one of {', '.join(VOLUMES)}")
+    path = _place_of_run(run)
+    place = [*path[:-2], PROCESSED_CONTAINER, path[-1], product]
+    what = "volume" if product == "volume" else f"{product} volume"
+    return _open(run, place, f"run {path[-1]} has no {what} in the catalogue, or none yet")
+
+
+def products_of(run: Any) -> Any:
+    """What was made of a run: its node in ``processed``, whose metadata tell how it went.
 
     Parameters
     ----------
@@ -187,20 +232,24 @@ def volume_of(run: Any) -> Any:
 
     Returns
     -------
-    tiled.client.array.ArrayClient
-        Its volume (slices, rows, columns). Nothing is fetched before it is sliced: ``volume[64]``
-        is one slice.
+    tiled.client.container.Container
+        The node.
 
     Raises
     ------
     InputError
         If that is no run, or nothing was made of it yet.
     """
+    path = _place_of_run(run)
+    place = [*path[:-2], PROCESSED_CONTAINER, path[-1]]
+    return _open(run, place, f"nothing was made of run {path[-1]} yet")
+
+
+def _place_of_run(run: Any) -> list[str]:
     path = _place(run)
     if len(path) < 2 or path[-2] != RAW_CONTAINER:
         raise InputError(f"{'/'.join(path)!r} is no run of the container {RAW_CONTAINER!r}")
-    place = [*path[:-2], PROCESSED_CONTAINER, path[-1], "volume"]
-    return _open(run, place, f"run {path[-1]} has no volume in the catalogue, or none yet")
+    return path
 
 
 def run_of(product: Any) -> Any:

@@ -24,6 +24,7 @@ from apsber_bluesky.core import (
     explain_disk_errors,
 )
 from apsber_bluesky.storage._nexus_processes import add_books, add_process, add_quality
+from apsber_bluesky.storage._nexus_results import add_notes, add_results
 from apsber_bluesky.storage._nexus_stack import add_dxchange_view, add_stack, stack_angles_deg
 from apsber_bluesky.storage._nexus_tools import add_group, add_link, add_values, iso_time
 from apsber_bluesky.storage._raw_file import RawStream, read_raw
@@ -40,11 +41,13 @@ def write_nexus(
     exit_status: str,
     start: Mapping[str, Any] | None = None,
     ring_current_mA: NDArray[np.floating[Any]] | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write the NeXus record of a run, application definition NXtomo.
 
     The stack ``/entry/instrument/detector/data`` (darks, flats, projections) and the DXchange
     view ``/exchange`` are virtual datasets: the frames stay in ``raw.h5``, beside this file.
+    ``/entry/results`` names the volumes beside it, and shows the central slice of each.
 
     Parameters
     ----------
@@ -67,6 +70,8 @@ def write_nexus(
     ring_current_mA : ndarray, shape (frames,), optional
         Storage-ring current at each frame of the stack [mA], for ``/entry/control``, which is
         where nxtomo looks for it.
+    notes : sequence of str
+        What a reader should know, such as steps that were left out and why.
 
     Returns
     -------
@@ -111,6 +116,8 @@ def write_nexus(
             add_process(entry, record)
         add_books(entry, books, exit_status)
         add_quality(entry, quality)
+        add_notes(entry, notes)
+        add_results(entry, folder)
         add_dxchange_view(file, streams, run.scan, folder.raw.name)
     return folder.nexus
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from apsber_bluesky.core import (
     ELEMENT_MAPS_NAME,
+    HITS_NAME,
     DataFileError,
     FrameBooks,
     ProcessRecord,
@@ -26,6 +27,9 @@ from apsber_bluesky.storage._document_journal import PUBLICATION_SUFFIX, entry_n
 from apsber_bluesky.storage._embedded_tiled import PROCESSED_CONTAINER
 from apsber_bluesky.storage._volume import open_volume, read_volume_info
 
+#: Volumes of a run that are published, by the names of their nodes.
+VOLUMES = ("volume", "denoised", "labels", "uncertainty", "probabilities")
+
 
 def publish_run(
     client: Any,
@@ -39,9 +43,9 @@ def publish_run(
 ) -> Any:
     """Publish the products of a run as ``processed/<run uid>``.
 
-    The node has ``volume``, ``nexus`` and ``maps``, those that are there. All are registered where
-    they lie, so the server must see the run folder and be allowed to read it; no values travel.
-    Publishing a run again replaces what was published.
+    The node has `VOLUMES`, ``nexus``, ``maps`` and ``hits``, those that are there. All are
+    registered where they lie, so the server must see the run folder and be allowed to read it; no
+    values travel. Publishing a run again replaces what was published.
 
     Parameters
     ----------
@@ -53,7 +57,8 @@ def publish_run(
         What was scanned.
     processes, books, quality : sequence of ProcessRecord, FrameBooks, sequence of QualityMetric
         Provenance, frame books and quality numbers, to be found by queries such as
-        ``Key("quality.verdict") == "pass"`` and ``Key("quality.signal_to_noise.value") > 5``.
+        ``Key("quality.verdict") == "pass"``, ``Key("quality.signal_to_noise.value") > 5`` and
+        ``Key("models.segment.name") == "soil-segmenter"``.
     state : str
         State of the run, e.g. ``"complete"``.
 
@@ -121,9 +126,10 @@ class Publication:
 
         folder = self.folder
         sources = {
-            "volume": _volume_source(folder.volume),
+            **{name: _volume_source(folder.product(name)) for name in VOLUMES},
             "nexus": _nexus_source(folder.nexus),
             "maps": _nexus_source(folder.path / ELEMENT_MAPS_NAME),
+            "hits": _nexus_source(folder.path / HITS_NAME),
         }
         try:
             return _publish(client, folder, self.metadata, sources)
@@ -172,8 +178,9 @@ def _publish(
         if source is not None:
             node.new(source.structure_family, [source], key=key, metadata=_about(key, folder))
     node = client[PROCESSED_CONTAINER][folder.uid]
-    if sources["volume"] is not None:
-        _check_readable(node["volume"], folder.volume)
+    for name in VOLUMES:
+        if sources[name] is not None:
+            _check_readable(node[name], folder.product(name))
     return node
 
 
@@ -197,7 +204,10 @@ def _check_readable(volume: Any, path: Path) -> None:
     # Not through the client's own read, which repeats a refused request for half a minute.
     response = volume.context.http_client.get(
         volume.item["links"]["full"],
-        params={"slice": "0:1,0:1,0:1", "format": "application/octet-stream"},
+        params={
+            "slice": ",".join(["0:1"] * len(volume.shape)),
+            "format": "application/octet-stream",
+        },
     )
     if response.is_error:
         # A server that fails at a file must not look like one that is away.
@@ -229,8 +239,19 @@ def _metadata(
         "detectors": list(run.detectors),
         "scan": run.tomography.model_dump(mode="json") if run.tomography else run.conditions,
         "processes": [record.to_dict() for record in processes],
+        "models": _models(processes),
         "frames": books.to_dict(),
         "quality": {**numbers, "verdict": str(verdict)},
+    }
+
+
+def _models(processes: Sequence[ProcessRecord]) -> dict[str, dict[str, str]]:
+    """Which model did what, so that runs can be found by it."""
+    keys = {"name": "model", "version": "model_version", "sha256": "model_sha256"}
+    return {
+        record.name: {key: str(record.parameters[own]) for key, own in keys.items()}
+        for record in processes
+        if "model_sha256" in record.parameters
     }
 
 
@@ -245,9 +266,11 @@ def _volume_source(path: Path) -> Any:
 
     if not path.exists():
         return None
+    values = open_volume(path)
+    dims = ("c", "z", "y", "x")[-values.ndim :]
     return DataSource(
         structure_family=StructureFamily.array,
-        structure=ArrayStructure.from_array(open_volume(path), dims=("z", "y", "x")),
+        structure=ArrayStructure.from_array(values, dims=dims),
         mimetype="application/x-zarr",
         management=Management.external,
         assets=[Asset(data_uri=_uri(path / "0"), is_directory=True, parameter="data_uri")],
@@ -270,14 +293,17 @@ def _nexus_source(path: Path) -> Any:
 
 
 def _about(key: str, folder: RunFolder) -> dict[str, Any]:
+    if key == "hits":
+        return {"quantity": "Bragg peaks in each frame"}
     if key == "maps":
         return {"quantity": "counts in the lines of each element", "unit": "counts"}
-    if key != "volume":
+    if key not in VOLUMES:
         return {"definition": "NXtomo"}
-    info = read_volume_info(folder.volume)
-    return {
-        "quantity": "linear attenuation coefficient",
+    info = read_volume_info(folder.product(key))
+    about = {
+        "quantity": info.quantity,
         "unit": info.unit,
         "voxel_size_um": info.voxel_size_um,
         "checksum": info.checksum,
     }
+    return about | ({"classes": list(info.classes)} if info.classes else {})

@@ -31,11 +31,23 @@ class SlabBooks:
         Shape ``(slices, rows, columns)``.
     band : int
         Slices that are handed on together once they are whole.
+    dtype : dtype
+        Of the values.
+    channels : int
+        Length of the axis before z; 0 if there is none.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], band: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        band: int,
+        dtype: np.dtype[Any] = DTYPE,
+        channels: int = 0,
+    ) -> None:
         check_sizes("shape", [*shape])
         self._path, self._shape, self._band = path, shape, band
+        self._dtype, self._leading = dtype, (channels,) if channels else ()
         self._written = np.zeros(shape[0], dtype=bool)
         self._summed = 0
 
@@ -47,11 +59,13 @@ class SlabBooks:
         InputError
             If its shape, dtype or place is wrong, or a slice was written before.
         """
-        if slab.dtype != DTYPE or slab.ndim != 3 or slab.shape[1:] != self._shape[1:]:
+        slices = slab.shape[-3] if slab.ndim >= 3 else 0
+        if (slab.dtype, slab.shape) != (self._dtype, (*self._leading, slices, *self._shape[1:])):
             raise InputError(
-                f"slab of {slab.dtype} {slab.shape} does not fit a volume of {DTYPE} {self._shape}"
+                f"slab of {slab.dtype} {slab.shape} does not fit a volume of {self._dtype}"
+                f" {(*self._leading, *self._shape)}"
             )
-        self.check_place(first, first + len(slab))
+        self.check_place(first, first + slices)
 
     def check_place(self, first: int, stop: int) -> None:
         """Refuse slices that are not in the volume or were written before."""

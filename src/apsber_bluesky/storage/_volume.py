@@ -22,17 +22,22 @@ class VolumeInfo:
     path : Path
         The OME-Zarr directory.
     shape : tuple of int
-        Shape ``(slices, rows, columns)`` of the full level.
+        Shape ``(slices, rows, columns)`` of the full level, or with channels before them.
     dtype : str
         NumPy dtype string.
     unit : str
-        Unit of the values, ``"1/m"`` or ``"1/pixel"``; empty if another program wrote the file.
+        Unit of the values, ``"1/m"`` or ``"1/pixel"`` of attenuation; empty if another program
+        wrote the file.
     voxel_size_um : float or None
         Edge of a voxel [um], None if unknown.
     checksum : str
         `apsber_bluesky.core.array_checksum` of the full level; empty if unknown.
     levels : tuple of str
         Names of the levels, the full one first.
+    quantity : str
+        What the values are, in words; empty if another program wrote the file.
+    classes : tuple of str
+        Names of labels or channels, in order; empty if there are none.
     """
 
     path: Path
@@ -42,6 +47,8 @@ class VolumeInfo:
     voxel_size_um: float | None
     checksum: str
     levels: tuple[str, ...]
+    quantity: str = ""
+    classes: tuple[str, ...] = ()
 
 
 def _open_group(path: Path) -> tuple[zarr.Group, tuple[str, ...]]:
@@ -69,8 +76,8 @@ def open_volume(path: Path, level: int = 0) -> zarr.Array[Any]:
     Returns
     -------
     zarr.Array
-        Indexable like an array, axes ``z, y, x``; read from disk when indexed. The unit of the
-        values is in ``.attrs["unit"]``.
+        Indexable like an array, axes ``z, y, x``, or ``c, z, y, x`` with channels; read from disk
+        when indexed. The unit of the values is in ``.attrs["unit"]``.
 
     Raises
     ------
@@ -105,4 +112,6 @@ def read_volume_info(path: Path) -> VolumeInfo:
         voxel_size_um=ours.get("voxel_size_um"),
         checksum=str(ours.get("checksum", "")),
         levels=levels,
+        quantity=str(ours.get("quantity", "")),
+        classes=tuple(map(str, ours.get("classes", ()))),
     )

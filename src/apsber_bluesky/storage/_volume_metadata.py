@@ -10,30 +10,38 @@ from typing import Any
 
 from apsber_bluesky.core import PROGRAM, InputError, ProcessRecord
 from apsber_bluesky.storage._pyramid import PyramidLevel
+from apsber_bluesky.storage._volume_content import ATTENUATION, VolumeContent
 
 AXES = ("z", "y", "x")
+CHANNEL = "c"
 OUR_KEY = PROGRAM
 """Attribute that holds what OME-Zarr has no word for: unit of the values, checksum."""
 
 
 def _axis(name: str, known: bool) -> dict[str, str]:
+    if name == CHANNEL:
+        return {"name": name, "type": "channel"}
     axis = {"name": name, "type": "space"}
     return axis | {"unit": "micrometer"} if known else axis
 
 
-def _transformations(level: PyramidLevel, voxel_size_um: float) -> list[dict[str, Any]]:
-    # A coarse voxel is centred on the block of voxels that it averages.
+def _transformations(
+    level: PyramidLevel, voxel_size_um: float, *, channels: bool
+) -> list[dict[str, Any]]:
+    scale = [factor * voxel_size_um for factor in level.factors]
+    # A coarse voxel is centred on the block of voxels that it stands for.
+    translation = [(factor - 1) / 2 * voxel_size_um for factor in level.factors]
     return [
-        {"type": "scale", "scale": [factor * voxel_size_um for factor in level.factors]},
-        {
-            "type": "translation",
-            "translation": [(factor - 1) / 2 * voxel_size_um for factor in level.factors],
-        },
+        {"type": "scale", "scale": [1.0, *scale] if channels else scale},
+        {"type": "translation", "translation": [0.0, *translation] if channels else translation},
     ]
 
 
 def ome_attributes(
-    name: str, levels: Sequence[PyramidLevel], voxel_size_um: float | None
+    name: str,
+    levels: Sequence[PyramidLevel],
+    voxel_size_um: float | None,
+    content: VolumeContent = ATTENUATION,
 ) -> dict[str, Any]:
     """Compose the ``ome`` attribute of the group.
 
@@ -46,6 +54,8 @@ def ome_attributes(
     voxel_size_um : float or None
         Edge of a voxel of the full volume [um]; if None, lengths are in voxels and the axes
         have no unit.
+    content : VolumeContent
+        What the values are.
 
     Returns
     -------
@@ -54,23 +64,32 @@ def ome_attributes(
         (https://ngff.openmicroscopy.org/0.5/).
     """
     size = 1.0 if voxel_size_um is None else voxel_size_um
+    label, channels = content.image_label, content.channels > 0
     return {
         "version": "0.5",
         "multiscales": [
             {
                 "name": name,
-                "type": "mean",
-                "axes": [_axis(axis, voxel_size_um is not None) for axis in AXES],
+                "type": "mean" if label is None else "mode",
+                "axes": [_axis(axis, voxel_size_um is not None) for axis in axes_of(content)],
                 "datasets": [
                     {
                         "path": str(number),
-                        "coordinateTransformations": _transformations(level, size),
+                        "coordinateTransformations": _transformations(
+                            level, size, channels=channels
+                        ),
                     }
                     for number, level in enumerate(levels)
                 ],
             }
         ],
+        **({} if label is None else {"image-label": label}),
     }
+
+
+def axes_of(content: VolumeContent) -> tuple[str, ...]:
+    """Names of the axes."""
+    return (CHANNEL, *AXES) if content.channels else AXES
 
 
 def unit_and_factor(voxel_size_um: float | None) -> tuple[str, float]:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
 
 from apsber_bluesky.core import (
     ArrayDigest,
@@ -22,11 +23,12 @@ from apsber_bluesky.core import (
     atomic_directory,
     explain_disk_errors,
 )
-from apsber_bluesky.storage._pyramid import halve, pyramid_levels
-from apsber_bluesky.storage._slab_books import DTYPE, SlabBooks, check_sizes
+from apsber_bluesky.storage._pyramid import pyramid_levels
+from apsber_bluesky.storage._slab_books import SlabBooks, check_sizes
+from apsber_bluesky.storage._volume_content import ATTENUATION, VolumeContent
 from apsber_bluesky.storage._volume_metadata import (
-    AXES,
     OUR_KEY,
+    axes_of,
     ome_attributes,
     provenance,
     unit_and_factor,
@@ -36,7 +38,7 @@ DEFAULT_CHUNK = (16, 256, 256)
 
 
 class VolumeWriter:
-    """Write a volume of attenuation as OME-Zarr 0.5 (zarr v3, multiscale).
+    """Write a volume as OME-Zarr 0.5 (zarr v3, multiscale).
 
     Use it as a context manager. At a regular end the directory takes its name, with all levels,
     checksum and metadata; when the body raises, nothing is left under either name.
@@ -51,6 +53,8 @@ class VolumeWriter:
         Edge of a voxel [um]. If known, attenuation is stored in 1/m, else in 1/pixel.
     chunk : tuple of int, optional
         Chunk of the full level. Slabs that fill whole chunks along z are written fastest.
+    content : VolumeContent
+        What the values are; attenuation, if nothing else is said.
 
     Attributes
     ----------
@@ -73,19 +77,26 @@ class VolumeWriter:
         *,
         voxel_size_um: float | None = None,
         chunk: tuple[int, int, int] = DEFAULT_CHUNK,
+        content: VolumeContent = ATTENUATION,
     ) -> None:
         check_sizes("chunk", [*chunk])
         self.path = path
         self.shape = shape
         self.voxel_size_um = voxel_size_um
+        self.content = content
         self.unit, factor = unit_and_factor(voxel_size_um)
+        if content.unit is not None:
+            self.unit, factor = content.unit, 1.0
         self._factor = np.float32(factor)
         self._chunk = chunk
         self._levels = pyramid_levels(shape)
         # Whole chunks of every level come from one band, so no level is read to be written.
         band = math.lcm(chunk[0], 2 ** (len(self._levels) - 1))
-        self._books = SlabBooks(path, shape, band)
-        self._digest = ArrayDigest(DTYPE, shape)
+        self._books = SlabBooks(path, shape, band, content.dtype, content.channels)
+        # Channels come after z here, for slices are seen one after the other.
+        self._digest = ArrayDigest(
+            content.dtype, (shape[0], *self._leading(content.channels), *shape[1:])
+        )
         self.processes: Sequence[ProcessRecord] = ()
         self._arrays: list[zarr.Array[Any]] = []
         self._stack = contextlib.ExitStack()
@@ -94,6 +105,8 @@ class VolumeWriter:
     @property
     def checksum(self) -> str:
         """`apsber_bluesky.core.array_checksum` of the full level, once the volume is whole.
+
+        Of a volume with channels it is that of the array with axes ``z, c, y, x``.
 
         Raises
         ------
@@ -125,15 +138,15 @@ class VolumeWriter:
         with self._stack:
             self._finish()
 
-    def write(self, first_slice: int, slab: NDArray[np.float32]) -> None:
+    def write(self, first_slice: int, slab: NDArray[Any]) -> None:
         """Write a slab; slabs may come in any order, each slice once.
 
         Parameters
         ----------
         first_slice : int
             Index of its first slice.
-        slab : ndarray of float32, shape (n, rows, columns)
-            Attenuation [1/pixel].
+        slab : ndarray, shape (n, rows, columns) or (channels, n, rows, columns)
+            Attenuation [1/pixel] as float32, or what else the volume holds.
 
         Raises
         ------
@@ -145,10 +158,10 @@ class VolumeWriter:
         slab = np.asarray(slab)
         self._check_open()
         self._books.check(first_slice, slab)
-        stop = first_slice + len(slab)
+        stop = first_slice + slab.shape[-3]
         values = slab if self._factor == 1 else slab * self._factor
         with explain_disk_errors(self.path, "write the volume"):
-            self._arrays[0][first_slice:stop] = values
+            self._arrays[0][..., first_slice:stop, :, :] = values
             self._sum_up(first_slice, stop, values)
 
     @property
@@ -181,41 +194,49 @@ class VolumeWriter:
             raise InputError(f"the volume {self.path} is not open; use 'with VolumeWriter(...)'")
 
     def _create_level(self, number: int) -> zarr.Array[Any]:
-        shape = self._levels[number].shape
+        content, shape = self.content, self._levels[number].shape
         wanted = (max(1, self._chunk[0] >> number), *self._chunk[1:])
+        chunk = tuple(min(c, s) for c, s in zip(wanted, shape, strict=True))
         return self._group.create_array(
             str(number),
-            shape=shape,
-            chunks=tuple(min(c, s) for c, s in zip(wanted, shape, strict=True)),
-            dtype=DTYPE,
-            compressors=None,  # the noise of a reconstruction does not compress
-            dimension_names=AXES,
+            shape=(*self._leading(content.channels), *shape),
+            chunks=(*self._leading(min(content.channels, 1)), *chunk),
+            dtype=content.dtype,
+            # The noise of a reconstruction does not compress.
+            compressors=ZstdCodec(level=1) if content.compressed else None,
+            dimension_names=axes_of(content),
             attributes={"unit": self.unit},
             config={"write_empty_chunks": True},
         )
 
-    def _sum_up(self, first: int, last: int, slab: NDArray[np.float32] | None) -> None:
+    @staticmethod
+    def _leading(channels: int) -> tuple[int, ...]:
+        return (channels,) if channels else ()
+
+    def _sum_up(self, first: int, last: int, slab: NDArray[Any] | None) -> None:
         """Take every band that has become whole, in order, into the checksum and the levels."""
         self._books.mark(first, last)
         for start, stop in self._books.whole_bands():
             if slab is not None and first <= start and stop <= last:
-                band = slab[start - first : stop - first]
+                band = slab[..., start - first : stop - first, :, :]
             else:
-                band = self._arrays[0][start:stop]
-            self._digest.update(band)
+                band = np.asarray(self._arrays[0][..., start:stop, :, :])
+            self._digest.update(np.moveaxis(band, -3, 0))
             for number, array in enumerate(self._arrays[1:], start=1):
-                band = halve(band)
+                band = self.content.halve(band)
                 place = start >> number
-                array[place : place + len(band)] = band
+                array[..., place : place + band.shape[-3], :, :] = band
 
     def _finish(self) -> None:
         self._books.require_all()
         self._checksum = self._digest.checksum()
         self._group.update_attributes(
             {
-                "ome": ome_attributes(self.path.stem, self._levels, self.voxel_size_um),
+                "ome": ome_attributes(
+                    self.path.stem, self._levels, self.voxel_size_um, self.content
+                ),
                 OUR_KEY: {
-                    "quantity": "linear attenuation coefficient",
+                    **self.content.metadata,
                     "unit": self.unit,
                     "voxel_size_um": self.voxel_size_um,
                     "checksum": self._checksum,

@@ -35,6 +35,7 @@ from apsber_bluesky.streaming._series_messages import (
 )
 from apsber_bluesky.streaming._source import RingOrFileSource, path_of_uri
 from apsber_bluesky.streaming._spool_audit import audit_spool, read_spool_index, reconcile_books
+from apsber_bluesky.streaming._status_messages import StatusPublisher, StatusSubscriber
 
 if TYPE_CHECKING:
     from apsber_bluesky.streaming._relay import PvaMonitor, Relay, RelayBooks
@@ -90,6 +91,8 @@ __all__ = [
     "SeriesStart",
     "SlicePublisher",
     "SliceSubscriber",
+    "StatusPublisher",
+    "StatusSubscriber",
     "allow_key",
     "allowed_folder",
     "allowed_keys",

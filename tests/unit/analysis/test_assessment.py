@@ -15,7 +15,7 @@ def assess(taken, *, centre=None, missing=(), **options) -> dict[str, QualityMet
     count = len(taken.angles_deg)
     have = count - len(missing)
     books = FrameBooks({"primary": SeriesBooks(count, have, have, missing=list(missing))})
-    metrics = assess_scan(
+    found = assess_scan(
         slices=taken.slices(used),
         sinograms=taken.sinograms,
         angles_deg=taken.angles_deg,
@@ -24,12 +24,21 @@ def assess(taken, *, centre=None, missing=(), **options) -> dict[str, QualityMet
         reconstruct_half=lambda sinograms, angles: reconstruct(sinograms, angles, used),
         **options,
     )
-    return {metric.name: metric for metric in metrics}
+    return {metric.name: metric for metric in found.metrics}
 
 
 def test_a_good_scan_passes_in_all(scan):
     metrics = assess(scan(flat_counts=1e5), pixel_size_um=2.0)
-    assert list(metrics) == ["signal_to_noise", "centre_residual", "resolution", "missing_frames"]
+    assert list(metrics) == [
+        "signal_to_noise",
+        "contrast_to_noise",
+        "resolution",
+        "ring_score",
+        "centre_residual",
+        "drift",
+        "motion",
+        "missing_frames",
+    ]
     assert {m.verdict for m in metrics.values()} == {Verdict.PASS}
     assert all(m.source for m in metrics.values())
     assert "um" in metrics["resolution"].note

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apsber_bluesky.analysis import missing_frames, saturated_pixels
-from apsber_bluesky.core import FrameBooks, InputError, SeriesBooks, Verdict
+from apsber_bluesky.analysis import missing_frames
+from apsber_bluesky.core import FrameBooks, SeriesBooks, Verdict
 
 
 def books(missing: list[int], expected: int = 1000) -> FrameBooks:
@@ -48,16 +48,3 @@ def test_a_run_that_expected_nothing_fails():
     found = missing_frames(FrameBooks())
     assert np.isnan(found.value)
     assert found.verdict is Verdict.FAIL
-
-
-def test_saturated_pixels_are_counted():
-    frames = np.zeros((10, 10, 10), dtype=np.uint16)
-    frames[0, 0, :5] = 65535
-    found = saturated_pixels(frames, full_scale=65535)
-    assert found.value == pytest.approx(0.005)
-    assert found.verdict is Verdict.WARN
-
-
-def test_no_pixels_are_refused():
-    with pytest.raises(InputError, match="no pixel"):
-        saturated_pixels(np.zeros((0, 4, 4)), full_scale=1)

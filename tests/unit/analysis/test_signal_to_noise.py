@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apsber_bluesky.analysis import signal_to_noise
+from apsber_bluesky.analysis import contrast_to_noise, signal_to_noise
 from apsber_bluesky.core import InputError, Limits, Verdict
 
 
@@ -14,8 +14,8 @@ def disc_image(contrast: float, noise: float, *, size: int = 160, seed: int = 0)
 
 
 @pytest.mark.parametrize("expected", [4.0, 8.0, 30.0])
-def test_it_is_contrast_over_noise(expected):
-    found = signal_to_noise(disc_image(0.01 * expected, 0.01))
+def test_contrast_is_over_the_noise_of_the_air(expected):
+    found = contrast_to_noise(disc_image(0.01 * expected, 0.01))
     assert found.value == pytest.approx(expected, rel=0.05)
     assert found.unit == "1"
 
@@ -25,12 +25,12 @@ def test_the_air_is_found_below_an_object_of_two_materials(scan):
     y, x = np.mgrid[:128, :128] - 64
     air = slices[:, (np.hypot(x, y) > 54) & (np.hypot(x, y) < 60)]
     contrast_of_inside = 0.4 * 0.02
-    found = signal_to_noise(slices)
+    found = contrast_to_noise(slices)
     assert found.value == pytest.approx(contrast_of_inside / air.std(), rel=0.35)
 
 
 def test_more_noise_lowers_it(scan):
-    values = [signal_to_noise(scan(flat_counts=c).slices()).value for c in (1e5, 1e4, 1e3, 1e2)]
+    values = [contrast_to_noise(scan(flat_counts=c).slices()).value for c in (1e5, 1e4, 1e3, 1e2)]
     assert values == sorted(values, reverse=True)
     assert values[0] > 4 * values[2]
 
@@ -39,26 +39,26 @@ def test_outliers_in_the_background_hardly_matter():
     image = disc_image(0.1, 0.01)
     image[:, ::7, 5::31] += 3
     image[:, 80, 80] = 0.1
-    assert signal_to_noise(image).value == pytest.approx(10, rel=0.1)
+    assert contrast_to_noise(image).value == pytest.approx(10, rel=0.1)
 
 
 @pytest.mark.parametrize(
     ("noise", "verdict"), [(0.01, Verdict.PASS), (0.025, Verdict.WARN), (0.1, Verdict.FAIL)]
 )
 def test_it_has_a_verdict(noise, verdict):
-    assert signal_to_noise(disc_image(0.1, noise)).verdict is verdict
+    assert contrast_to_noise(disc_image(0.1, noise)).verdict is verdict
 
 
 def test_limits_of_the_profile_replace_the_default_ones():
-    found = signal_to_noise(
-        disc_image(0.1, 0.01), limits={"signal_to_noise": Limits(warn=30, fail=20)}
+    found = contrast_to_noise(
+        disc_image(0.1, 0.01), limits={"contrast_to_noise": Limits(warn=30, fail=20)}
     )
     assert (found.warn_limit, found.fail_limit) == (30, 20)
     assert found.verdict is Verdict.FAIL
 
 
 def test_uniform_slices_fail_with_a_reason():
-    found = signal_to_noise(np.full((2, 64, 64), 0.3))
+    found = contrast_to_noise(np.full((2, 64, 64), 0.3))
     assert np.isnan(found.value)
     assert found.verdict is Verdict.FAIL
     assert "uniform" in found.note
@@ -74,4 +74,23 @@ def test_uniform_slices_fail_with_a_reason():
 )
 def test_what_are_no_slices_is_refused(slices, message):
     with pytest.raises(InputError, match=message):
-        signal_to_noise(slices)
+        contrast_to_noise(slices)
+
+
+@pytest.mark.parametrize("expected", [4.0, 20.0])
+def test_the_signal_is_over_the_noise_of_the_whole_scan_whatever_the_texture(expected):
+    texture = 0.2 * np.random.default_rng(9).standard_normal((2, 160, 160))
+    clean = disc_image(1.0, 0.0) * (1 + texture)
+    noise = [
+        np.sqrt(2) / expected * s
+        for s in np.random.default_rng(3).standard_normal((2, 2, 160, 160))
+    ]
+    first, second = clean + noise[0], clean + noise[1]
+    found = signal_to_noise((first + second) / 2, first, second)
+    assert found.value == pytest.approx(expected, rel=0.1)
+
+
+def test_halves_of_another_shape_are_refused():
+    image = disc_image(1.0, 0.1)
+    with pytest.raises(InputError, match="half scans have shapes"):
+        signal_to_noise(image, image[:1], image[:1])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from apsber_bluesky import __version__
 from apsber_bluesky.cli import main
+from apsber_bluesky.cli._output import Output
 from apsber_bluesky.cli._plan_arguments import bind, find_plan, parse_arguments
 from apsber_bluesky.core import (
     InputError,
@@ -213,24 +216,41 @@ def test_one_run_is_told_with_its_frames_stages_and_products(apsber, make_run):
     ]
 
 
-def test_the_picture_of_a_run_is_shown_and_copied(apsber, make_run, tmp_path):
+def test_the_report_of_a_run_is_drawn_into_its_folder_or_elsewhere(apsber, make_run, tmp_path):
     folder = make_run("aaaa-1", 1e9)
     status, out, _ = apsber("show")
     assert status == 0
-    assert str(folder.figures / "ortho_slices.png") in out
+    report = folder.figures / "report.png"
+    assert str(report) in out
     assert "3.25" in out
-    assert "incomplete: 1 of 13 frames are missing" in out
+    assert "1 of 13 frames are missing" in out
     status, out, _ = apsber("show", "aaaa-1", "-o", tmp_path / "copy.png", "--json")
     assert status == 0
     assert out.count("\n") == 1
     assert json.loads(out)["figure"] == str(tmp_path / "copy.png")
-    assert (tmp_path / "copy.png").read_bytes() == b"\x89PNG picture"
+    assert (tmp_path / "copy.png").read_bytes() == report.read_bytes()
+    assert report.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_without_a_picture_says_in_what_state_it_is(apsber, make_run):
-    folder = make_run("aaaa-1", 1e9, reason="no flats")
-    (folder.figures / "ortho_slices.png").unlink()
-    refused(apsber("show"), "run aaaa-1 has no picture", "incomplete no flats")
+def test_a_run_without_slices_says_in_what_state_it_is(apsber, make_run):
+    make_run("aaaa-1", 1e9, reason="no flats")
+    status, out, _ = apsber("show")
+    assert status == 0
+    assert "incomplete: no flats" in out
+
+
+def test_a_picture_is_drawn_in_a_terminal_that_can_and_in_no_other():
+    can = {"force_terminal": True, "color_system": "truecolor"}
+    for options, expected in (
+        (can, True),
+        ({**can, "color_system": None}, False),
+        ({"force_terminal": False}, False),
+    ):
+        output = Output(as_json=False)
+        file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        output.console = Console(file=file, **options)
+        assert output.draws_pictures is expected
+    assert not Output(as_json=True).draws_pictures
 
 
 def test_square_brackets_are_only_that(apsber, make_run):

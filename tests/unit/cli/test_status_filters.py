@@ -39,7 +39,9 @@ def data_root(tmp_path):
             ledger.describe(run.model_dump(mode="json"))
             ledger.set_state(RunState.COMPLETE)
         if verdict:
-            folder.quality.write_text(json.dumps({"verdict": verdict}), encoding="utf-8")
+            drift = {"name": "drift", "value": n / 2 if n else None, "verdict": verdict}
+            quality = {"verdict": verdict, "metrics": [drift]}
+            folder.quality.write_text(json.dumps(quality), encoding="utf-8")
     broken = RunFolder.of(root, "GUP-3", "run-broken").create()
     broken.ledger.write_bytes(b"no ledger" * 1000)
     return root
@@ -70,6 +72,11 @@ def listed(apsber_command, data_root):
         (["--technique", "scattering"], {"run-2"}),
         (["--verdict", "fail"], {"run-1"}),
         (["--verdict", "warn"], set()),
+        (["--where", "drift>0.3"], {"run-1"}),
+        (["--where", "drift<9"], {"run-1"}),
+        (["--where", "drift=pass"], {"run-0"}),
+        (["--where", "drift>0.3", "--where", "drift=pass"], set()),
+        (["--where", "ring_score<1"], set()),
         (["--since", "2031-05-18"], {"run-1", "run-2"}),
         (["--since", "2031-05-18", "--until", "2031-05-18 12:00:01"], {"run-1"}),
         (["--until", "2031-05"], set()),

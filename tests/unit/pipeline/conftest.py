@@ -96,7 +96,14 @@ class Run:
                 kept = data.copy()
                 kept[missing.get(stream, [])] = 0
                 kept[incomplete.get(stream, []), ROWS // 2 :] = 0
-                file.create_dataset(f"entry/{stream}/data", data=kept, chunks=(1, ROWS, COLUMNS))
+                group = file.create_group(f"entry/{stream}")
+                group.create_dataset("data", data=kept, chunks=(1, ROWS, COLUMNS))
+                numbers = np.arange(len(kept))
+                numbers[missing.get(stream, [])] = -1
+                group["frame_number"] = numbers
+                group["timestamp"] = 1_700_000_000.0 + 0.1 * np.arange(len(kept))
+                group["angle"] = np.full(len(kept), np.nan)
+                group["checksum"] = np.zeros(len(kept), np.uint64)
 
     def enter_books(self) -> None:
         """What the receiver writes into the ledger at the end of each series."""

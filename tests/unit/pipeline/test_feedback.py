@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from apsber_bluesky.core import (
+    RELATIVE_ERROR,
     FrameRange,
     ImageKey,
     RunDescription,
@@ -105,7 +106,8 @@ class Interlaced:
         return turn
 
     def told(self, log):
-        return [d for uid, event, d in log.messages if (uid, event) == (self.run.uid, "feedback")]
+        known = [d for uid, event, d in log.messages if (uid, event) == (self.run.uid, "feedback")]
+        return [d for d in known if d["name"] == RELATIVE_ERROR]
 
 
 def test_an_easy_phantom_is_good_enough_early_and_a_hard_one_never(tmp_path, make_pipeline, log):

@@ -302,7 +302,8 @@ def test_a_disk_that_fills_up_during_reconstruction_fails_the_run_and_keeps_the_
         class Log:
             def stage(self, *_): pass
             def message(self, uid, event, details):
-                print(event, details["state"], details["reason"], details["volume_shape"])
+                if event == "finished":
+                    print(event, details["state"], details["reason"], details["volume_shape"])
 
         scan = TomographyScan(num_projections=30, num_flats=2, rows=40, columns=64, dtype="<u2",
                               exposure_s=0.1)

@@ -19,6 +19,7 @@ VALUES = {
     "control_address": "tcp://127.0.0.1:9",
     "name_server": "127.0.0.1:8",
     "health_prefix": "T:",
+    "status_address": "tcp://127.0.0.1:7",
 }
 
 

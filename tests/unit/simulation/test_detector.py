@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from apsber_bluesky.core import ImageKey, SimulationSettings
-from apsber_bluesky.simulation import Detector
+from apsber_bluesky.simulation import Detector, PhantomSource
 
 
 def settings(**changes: object) -> SimulationSettings:
@@ -93,3 +93,37 @@ def test_counts_saturate() -> None:
 def test_no_noise_and_no_darks_are_allowed() -> None:
     detector = Detector(settings(dark_counts=0.0, read_noise_counts=0.0))
     assert not detector.expose(ImageKey.DARK, 0).any()
+
+
+def test_gains_that_changed_since_the_flats_are_in_projections_alone() -> None:
+    plain = Detector(settings(columns=400, dead_pixel_fraction=0.0))
+    changed = Detector(settings(columns=400, dead_pixel_fraction=0.0, gain_change=0.03))
+    still = np.zeros((plain.rows, 400), np.float32)
+    np.testing.assert_array_equal(plain.expose(ImageKey.FLAT, 3), changed.expose(ImageKey.FLAT, 3))
+    means = [d.expose(ImageKey.PROJECTION, 3, still).mean(axis=0) for d in (plain, changed)]
+    assert np.std(means[1] / means[0]) == pytest.approx(0.03, rel=0.2)
+
+
+def test_the_beam_swings_about_its_mean_with_the_number_of_the_frame() -> None:
+    detector = Detector(settings(beam_swing=0.2, dark_counts=0.0, dead_pixel_fraction=0.0))
+    means = {n: detector.expose(ImageKey.FLAT, n).mean() for n in (0, 250, 750, 1000)}
+    assert means[250] / means[0] == pytest.approx(1.2, rel=0.01)
+    assert means[750] / means[0] == pytest.approx(0.8, rel=0.01)
+    assert means[1000] == pytest.approx(means[0], rel=0.01)
+
+
+def test_a_creeping_sample_is_further_off_at_each_angle() -> None:
+    plain, creeping = (
+        PhantomSource(settings(phantom="disc", columns=200, drift_px=px)) for px in (0.0, 8.0)
+    )
+
+    def place(source: PhantomSource, angle_deg: float) -> float:
+        image = source.image(
+            ImageKey.PROJECTION, number=0, unique_id=1, angle_deg=angle_deg
+        ).astype(float)
+        shadow = image.max() - image.mean(axis=0)
+        return float(shadow @ np.arange(200) / shadow.sum())
+
+    moved = [place(creeping, angle) - place(plain, angle) for angle in (0.0, 90.0)]
+    assert moved[0] == 0
+    assert moved[1] > 1

@@ -49,7 +49,9 @@ def runs(server, tmp_path_factory, desk_type, taken_run):
         desk.keep(run.all())
         taken.append(run.uid)
         if n < 5:
-            about = {"time": time_s, "quality": {"verdict": ("pass", "fail")[n % 2]}}
+            verdict = ("pass", "fail")[n % 2]
+            drift = {"value": n / 10 if n else None, "verdict": verdict}
+            about = {"time": time_s, "quality": {"verdict": verdict, "drift": drift}}
             client["processed"].create_container(run.uid, metadata=about)
     desk.deliver()
     desk.close()
@@ -75,6 +77,10 @@ def runs(server, tmp_path_factory, desk_type, taken_run):
         ({"verdict": "pass"}, [4, 2, 0]),
         ({"verdict": Verdict.FAIL}, [3, 1]),
         ({"verdict": "warn"}, []),
+        ({"where": "drift<=0.2"}, [2, 1]),
+        ({"where": ["drift>0.1", "drift=pass"]}, [4, 2]),
+        ({"where": "drift=0.3", "verdict": "fail"}, [3]),
+        ({"where": "ring_score<1"}, []),
         ({"verdict": "pass", "limit": 2}, [4, 2]),
         ({"verdict": "pass", "sample": "bone"}, [0]),
         ({"verdict": "fail", "detector": "camera", "scan_id": 703}, [3]),
@@ -120,6 +126,7 @@ def test_verdicts_are_found_beyond_the_first_page(client, runs, monkeypatch):
         ({"scan_id": True}, "scan_id is True"),
         ({"detector": 'x" or'}, "detector is"),
         ({"verdict": "good"}, "verdict is 'good'; give one of pass, warn, fail"),
+        ({"where": "drift"}, "'drift' is no condition; write 'resolution<4'"),
         ({"limit": 0}, "limit is 0"),
         ({"limit": 2.5}, r"limit is 2\.5"),
     ],

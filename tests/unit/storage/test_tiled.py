@@ -14,8 +14,14 @@ from bluesky_tiled_plugins.writing.tiled_writer import TiledWriter
 from event_model import compose_run
 from tiled.queries import FullText, Key, Like
 
-from apsber_bluesky.core import FrameBooks, ServiceError, StorageError
-from apsber_bluesky.storage import EmbeddedTiled, VolumeWriter, open_volume, publish_run
+from apsber_bluesky.core import FrameBooks, ProcessRecord, ServiceError, StorageError
+from apsber_bluesky.storage import (
+    EmbeddedTiled,
+    VolumeWriter,
+    content_of,
+    open_volume,
+    publish_run,
+)
 
 # Starting the server takes 7 s on an idle machine and several times that on a busy one.
 pytestmark = pytest.mark.timeout(240)
@@ -81,6 +87,28 @@ def test_volume_is_served_where_it_lies(client, stored):
     assert source.management == "external"
     assert source.assets[0].data_uri.endswith(f"{stored.run.uid}/volume.zarr/0")
     assert served.metadata["unit"] == "1/m"
+
+
+def test_what_models_made_is_served_and_found_by_the_model(client, make_run, data_root):
+    run = make_run(uid="segmented", root=data_root)
+    folder, shape = run.folder, (5, 20, 30)
+    labels = np.random.default_rng(1).integers(0, 2, shape).astype(np.uint8)
+    likely = np.stack([labels, 1 - labels]).astype(np.float16)
+    for product, values in (("labels", labels), ("probabilities", likely)):
+        content = content_of(product, classes=("pore", "root"))
+        with VolumeWriter(folder.product(product), shape, content=content) as writer:
+            writer.write(0, values)
+    model = {"model": "roots", "model_version": "3", "model_sha256": "sha256:ab"}
+    run.processes = [ProcessRecord("segment", 1, parameters=model)]
+    node = _publish(client, run)
+    assert "volume" not in node
+    served = node["labels"]
+    assert (served.dtype, served.metadata["classes"]) == (np.uint8, ["pore", "root"])
+    assert np.array_equal(served[2], labels[2])
+    assert node["probabilities"].dims == ("c", "z", "y", "x")
+    assert np.array_equal(node["probabilities"][1, 3], likely[1, 3])
+    found = client["processed"].search(Key("models.segment.name") == "roots")
+    assert list(found) == [run.run.uid]
 
 
 def test_nexus_record_is_served_with_its_frames(client, stored):

@@ -1,20 +1,21 @@
-"""Examples to learn from, in a folder: what goes in, what should come out, and patches of both."""
+"""Examples to learn from, in a folder: what goes in, and what should come out."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apsber_bluesky.core import InputError, write_json
+from apsber_bluesky.core import InputError, explain_disk_errors, write_json
+
+UNKNOWN = 255
+"""Label of voxels of which nobody knows what they are."""
 
 _DESCRIPTION = "examples.json"
-# How often a patch is drawn around a voxel of a class chosen by chance, rather than anywhere.
-_CLASS_FIRST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,14 @@ class ExampleDescription:
         Names of the labels; empty where there are none.
     volumes : int
         How many volumes.
+    made_with : dict
+        What the examples follow from, so that a folder is continued with nothing else.
     """
 
     origin: str
     classes: list[str]
     volumes: int = 0
+    made_with: dict[str, Any] = field(default_factory=dict)
 
 
 class ExampleFolder:
@@ -59,16 +63,49 @@ class ExampleFolder:
         self.path = path
         try:
             known = json.loads((path / _DESCRIPTION).read_text())
+            self.description = ExampleDescription(**known)
         except FileNotFoundError:
             raise InputError(f"{path} holds no examples: there is no {_DESCRIPTION}") from None
-        self.description = ExampleDescription(**known)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path / _DESCRIPTION} describes no examples: {error}") from error
 
     @classmethod
-    def create(cls, path: Path, origin: str, classes: list[str]) -> ExampleFolder:
+    def create(
+        cls, path: Path, origin: str, classes: list[str], made_with: dict[str, Any] | None = None
+    ) -> ExampleFolder:
         """Start an empty folder."""
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(path / _DESCRIPTION, asdict(ExampleDescription(origin, classes)))
+        description = ExampleDescription(origin, classes, made_with=made_with or {})
+        with explain_disk_errors(path, "keep examples"):
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / _DESCRIPTION, asdict(description))
         return cls(path)
+
+    @classmethod
+    def open_or_create(
+        cls, path: Path, origin: str, classes: list[str], made_with: dict[str, Any]
+    ) -> ExampleFolder:
+        """Go on with a folder of the same kind, or start one.
+
+        Raises
+        ------
+        InputError
+            If the folder holds examples of another kind.
+        """
+        if not (path / _DESCRIPTION).exists():
+            return cls.create(path, origin, classes, made_with)
+        folder = cls(path)
+        known = folder.description
+        for what, found, wanted in (
+            ("origin", known.origin, origin),
+            ("classes", known.classes, classes),
+            ("made_with", known.made_with, made_with),
+        ):
+            if found != wanted:
+                raise InputError(
+                    f"{path} holds other examples: their {what} is {found}, not {wanted}; "
+                    "choose another folder, or remove this one"
+                )
+        return folder
 
     def add(
         self,
@@ -77,15 +114,26 @@ class ExampleFolder:
         targets: NDArray[Any] | None = None,
         labels: NDArray[Any] | None = None,
     ) -> None:
-        """Add a volume."""
+        """Add a volume; it counts once all of it is written.
+
+        Raises
+        ------
+        InputError
+            If a value is NaN or infinite or a label is not one of the classes, or the shapes do
+            not fit together.
+        """
         number = self.description.volumes
-        if not np.isfinite(inputs).all():
-            raise InputError(f"volume {number} of the examples holds NaN or infinite values")
-        self._save(number, "inputs", inputs.astype(np.float16))
+        for kind, given in (("targets", targets), ("labels", labels)):
+            if given is not None and given.shape[-3:] != inputs.shape[-3:]:
+                raise InputError(
+                    f"{kind} of volume {number} have shape {given.shape}, inputs {inputs.shape}"
+                )
+        self._save(number, "inputs", _half(inputs, f"inputs of volume {number}"))
         if targets is not None:
-            self._save(number, "targets", targets.astype(np.float16))
+            self._save(number, "targets", _half(targets, f"targets of volume {number}"))
         if labels is not None:
-            self._save(number, "labels", labels.astype(np.uint8))
+            checked = check_labels(labels, self.description.classes, f"labels of volume {number}")
+            self._save(number, "labels", checked)
         plain = {**asdict(self.description), "volumes": number + 1}
         write_json(self.path / _DESCRIPTION, plain)
         self.description = ExampleDescription(**plain)
@@ -103,96 +151,74 @@ class ExampleFolder:
         return self._load(number, "labels")
 
     def _save(self, number: int, kind: str, values: NDArray[Any]) -> None:
-        np.save(self.path / f"{number:05}-{kind}.npy", values)
+        path = self.path / f"{number:05}-{kind}.npy"
+        with explain_disk_errors(path, "keep examples"):
+            np.save(path, values)
 
     def _load(self, number: int, kind: str) -> NDArray[Any]:
-        loaded: NDArray[Any] = np.load(
-            self.path / f"{number:05}-{kind}.npy", mmap_mode="r", allow_pickle=False
-        )
+        path = self.path / f"{number:05}-{kind}.npy"
+        try:
+            loaded: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"the examples have no readable {kind} at {path}: {error}") from error
         return loaded
 
 
-@dataclass(frozen=True, slots=True)
-class PatchDraw:
-    """How patches are drawn.
+def _half(values: NDArray[Any], what: str) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        result: NDArray[np.float16] = values.astype(np.float16)
+    wrong = int((~np.isfinite(result)).sum())
+    if wrong:
+        raise InputError(f"{what}: {wrong} values are NaN, infinite or beyond 65504")
+    return result
 
-    Attributes
-    ----------
-    slices : int
-        Neighbouring slices that go in.
-    size : int
-        Rows and columns of a patch.
-    labels : bool
-        Whether the target is the labels.
-    scale_spread : float
-        Values are multiplied by ``exp`` of a normal number of this spread.
+
+def check_labels(labels: NDArray[Any], classes: list[str], what: str) -> NDArray[np.uint8]:
+    """Labels as they are kept: an index into the classes, or `UNKNOWN`.
+
+    Raises
+    ------
+    InputError
+        If a label is NaN, not whole, or neither of the two.
     """
-
-    slices: int
-    size: int
-    labels: bool
-    scale_spread: float = 0.0
-
-
-def draw_patch(
-    folder: ExampleFolder, draw: PatchDraw, random: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """A patch by chance, turned and mirrored by chance.
-
-    Returns
-    -------
-    inputs : ndarray of float32, shape (slices, size, size)
-        Neighbouring slices.
-    target : ndarray, shape (size, size)
-        The middle slice as it should be: float32, or labels.
-    """
-    number = int(random.integers(folder.description.volumes))
-    inputs = folder.inputs(number)
-    variants, depth, rows, columns = inputs.shape
-    variant, half = int(random.integers(variants)), draw.slices // 2
-    z = int(random.integers(half, depth - half))
-    row, column = _corner(folder, number, z, draw, random, (rows, columns))
-    window = (slice(row, row + draw.size), slice(column, column + draw.size))
-    images = np.asarray(inputs[variant, z - half : z + half + 1, *window], np.float32)
-    if draw.labels:
-        target = np.asarray(folder.labels(number)[z, *window])
-    else:
-        targets = folder.targets(number)
-        target = np.asarray(targets[min(variant, len(targets) - 1), z, *window], np.float32)
-    if draw.scale_spread:
-        images *= np.float32(np.exp(draw.scale_spread * random.standard_normal()))
-    return _turn(images, target, random)
-
-
-def _corner(
-    folder: ExampleFolder,
-    number: int,
-    z: int,
-    draw: PatchDraw,
-    random: np.random.Generator,
-    shape: tuple[int, int],
-) -> tuple[int, int]:
-    last = [length - draw.size for length in shape]
-    if draw.labels and random.uniform() < _CLASS_FIRST:
-        labels = folder.labels(number)[z]
-        places = np.flatnonzero(labels == random.choice(np.unique(labels)))
-        place = divmod(int(random.choice(places)), shape[1])
-        shifts = random.integers(0, draw.size, 2)
-        row, column = (
-            int(np.clip(at - shift, 0, end))
-            for at, shift, end in zip(place, shifts, last, strict=True)
+    wrong = ~np.isin(labels, [*range(len(classes)), UNKNOWN])
+    if wrong.any():
+        raise InputError(
+            f"{what}: {int(wrong.sum())} are neither 0 to {len(classes) - 1} "
+            f"({', '.join(classes)}) nor {UNKNOWN} (unknown); the first is {labels[wrong][0]}"
         )
-        return row, column
-    return int(random.integers(last[0] + 1)), int(random.integers(last[1] + 1))
+    checked: NDArray[np.uint8] = labels.astype(np.uint8)
+    return checked
 
 
-def _turn(
-    images: NDArray[np.float32], target: NDArray[Any], random: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    if random.integers(2):
-        images = images[::-1]
-    if random.integers(2):
-        images, target = images[:, ::-1], target[::-1]
-    quarter = int(random.integers(4))
-    images, target = np.rot90(images, quarter, (1, 2)), np.rot90(target, quarter)
-    return np.ascontiguousarray(images), np.ascontiguousarray(target)
+def check_examples(folder: ExampleFolder, *, slices: int, patch: int, labels: bool) -> None:
+    """Look for what would spoil a training before it is begun.
+
+    Raises
+    ------
+    InputError
+        If there is no volume, one is too small, or a class has no voxel in the labels.
+    """
+    volumes, classes = folder.description.volumes, folder.description.classes
+    if not volumes:
+        raise InputError(f"{folder.path} holds no examples; add volumes to it")
+    counts = np.zeros(UNKNOWN + 1, np.int64)
+    for number in range(volumes):
+        shape = folder.inputs(number).shape[1:]
+        if shape[0] < slices or min(shape[1:]) < patch:
+            raise InputError(
+                f"volume {number} of {folder.path} has {shape} voxels; {slices} slices of "
+                f"{patch} x {patch} pixels are the least"
+            )
+        if labels:
+            counts += np.bincount(folder.labels(number).ravel(), minlength=len(counts))
+    if not labels:
+        return
+    if len(classes) < 2:
+        raise InputError(f"{folder.path} has the classes {classes}; labels need two or more")
+    for name, count in zip(classes, counts, strict=False):
+        if not count:
+            raise InputError(
+                f"class {name} has no voxel in the labels of {folder.path}; label some, or leave "
+                "the class out"
+            )

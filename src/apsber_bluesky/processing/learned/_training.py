@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from apsber_bluesky.core import Cancellation, InputError, atomic_file
-from apsber_bluesky.processing.learned._examples import ExampleFolder, PatchDraw, draw_patch
+from apsber_bluesky.core import Cancellation, InputError, atomic_file, explain_disk_errors
+from apsber_bluesky.processing.learned._examples import UNKNOWN, ExampleFolder
 from apsber_bluesky.processing.learned._network import SliceNetwork
+from apsber_bluesky.processing.learned._patches import PatchDraw, draw_patch
 
-_UNKNOWN = 255
 _AVERAGE_OVER = 500.0  # steps
-_WARM_UP = 200  # steps
+_WARM_UP = 200  # steps, or a tenth of a short training
+_STATE = {"settings", "step", "network", "average", "optimiser"}
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(inputs, answer, target) -> one number."""
@@ -41,6 +43,9 @@ class TrainingSettings:
         Seed of the first weights and of the patches.
     checkpoint_steps : int
         Steps between checkpoints.
+    bfloat16 : bool
+        Whether layers are computed with half the digits, which takes half the time where the
+        processor can; weights and loss keep theirs.
     """
 
     steps: int
@@ -50,6 +55,7 @@ class TrainingSettings:
     scale_spread: float = 0.0
     seed: int = 1
     checkpoint_steps: int = 500
+    bfloat16: bool = False
 
 
 def denoising_loss(
@@ -70,8 +76,11 @@ def segmentation_loss(
     """
     del inputs
     labels = target.long()
-    entropy = functional.cross_entropy(answer, labels, ignore_index=_UNKNOWN)
-    known = (labels != _UNKNOWN).unsqueeze(1)
+    if not (labels != UNKNOWN).any():
+        # Where labels are few, patches by chance may all lie beside them.
+        return answer.sum() * 0
+    entropy = functional.cross_entropy(answer, labels, ignore_index=UNKNOWN)
+    known = (labels != UNKNOWN).unsqueeze(1)
     one_hot = functional.one_hot(labels.clamp(max=answer.shape[1] - 1), answer.shape[1])
     truth = one_hot.movedim(-1, 1) * known
     likely = torch.softmax(answer, 1) * known
@@ -89,10 +98,16 @@ def train(
     *,
     checkpoint: Path,
     labels: bool,
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda step: None,
     report: Callable[[int, float], None] = lambda step, loss: None,
+    validate: Callable[[int, SliceNetwork], None] = lambda step, average: None,
     cancelled: Cancellation | None = None,
 ) -> SliceNetwork:
     """Train a network; a checkpoint that is there is continued.
+
+    On one device with one number of threads, a training that was killed and continued ends with
+    the same bits as one that was not.
 
     Parameters
     ----------
@@ -108,8 +123,15 @@ def train(
         Where the state is kept, so that training goes on after an interruption.
     labels : bool
         Whether targets are labels.
+    device : str
+        Where it is done, as torch names it.
+    progress : callable
+        Told how many steps are done, after each one and before the first.
     report : callable
         Told the step and the mean loss since the last report, at each checkpoint.
+    validate : callable
+        Shown the step and the average of the network, at each checkpoint; it must leave it as
+        it is.
     cancelled : Cancellation, optional
         Asked after each step; the state is saved before it returns.
 
@@ -125,45 +147,59 @@ def train(
         If the checkpoint is of another training, or the loss is no longer finite.
     """
     draw = PatchDraw(network.slices, settings.patch, labels, settings.scale_spread)
-    average = copy.deepcopy(network)
+    network.to(device)
+    average: SliceNetwork = copy.deepcopy(network)
+    average.eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
     first = _restore(checkpoint, settings, network, average, optimiser)
     network.to(memory_format=torch.channels_last).train()
     total, count = 0.0, 0
+    progress(first)
     for step in range(first, settings.steps):
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * _schedule(step, settings.steps)
-        # Patches follow from the step, so that a training that is continued sees the same ones.
-        random = np.random.default_rng((settings.seed, step))
-        patches = [draw_patch(folder, draw, random) for _ in range(settings.batch)]
-        inputs = torch.from_numpy(np.stack([patch[0] for patch in patches]))
-        target = torch.from_numpy(np.stack([patch[1] for patch in patches]))
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs, target = _draw_batch(folder, settings, draw, step, device)
         optimiser.zero_grad(set_to_none=True)
-        value = loss(inputs, network(inputs), target)
-        if not math.isfinite(float(value)):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.bfloat16):
+            answer = network(inputs)
+        found = loss(inputs, answer.float(), target)
+        value = found.item()
+        if not math.isfinite(value):
             raise InputError(
-                f"the loss is {float(value)} at step {step}; train with a lower learning rate "
+                f"the loss is {value} at step {step}; train with a lower learning rate "
                 f"than {settings.learning_rate}"
             )
-        value.backward()
+        found.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         _update(average, network, step)
-        total, count = total + float(value), count + 1
+        total, count = total + value, count + 1
+        progress(step + 1)
         stop = cancelled is not None and cancelled.is_set()
         if (step + 1) % settings.checkpoint_steps == 0 or step + 1 == settings.steps or stop:
             _save(checkpoint, settings, step + 1, network, average, optimiser)
             report(step + 1, total / count)
+            validate(step + 1, average)
             total, count = 0.0, 0
         if stop:
             break
-    average.eval()
     return average
 
 
+def _draw_batch(
+    folder: ExampleFolder, settings: TrainingSettings, draw: PatchDraw, step: int, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    # Patches follow from the step, so that a training that is continued sees the same ones.
+    random = np.random.default_rng((settings.seed, step))
+    patches = [draw_patch(folder, draw, random) for _ in range(settings.batch)]
+    inputs = torch.from_numpy(np.stack([patch[0] for patch in patches])).to(device)
+    target = torch.from_numpy(np.stack([patch[1] for patch in patches])).to(device)
+    return inputs.contiguous(memory_format=torch.channels_last), target
+
+
 def _schedule(step: int, steps: int) -> float:
-    return min((step + 1) / _WARM_UP, 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-3)
+    warm_up = max(1, min(_WARM_UP, steps // 10))
+    return min((step + 1) / warm_up, 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-3)
 
 
 def _update(average: SliceNetwork, network: SliceNetwork, step: int) -> None:
@@ -188,7 +224,7 @@ def _save(
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
-    with atomic_file(path) as partial:
+    with explain_disk_errors(path, "keep the state of the training"), atomic_file(path) as partial:
         torch.save(state, partial)
 
 
@@ -201,7 +237,7 @@ def _restore(
 ) -> int:
     if not path.exists():
         return 0
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state = _load(path)
     if state["settings"] != asdict(settings):
         raise InputError(
             f"{path} is a checkpoint of another training, with {state['settings']}; "
@@ -211,3 +247,13 @@ def _restore(
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"])
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise InputError(f"{path} is no checkpoint of a training: {error}; remove it") from error
+    if not isinstance(state, dict) or not state.keys() >= _STATE:
+        raise InputError(f"{path} is no checkpoint of a training; remove it")
+    return dict(state)
