@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 MAPPED = ("callbacks", "plans", "profiles")
-SHIPPED = (".py", ".yaml", ".typed")
+SHIPPED = {".css", ".html", ".js", ".onnx", ".py", ".safetensors", ".svg", ".typed", ".yaml"}
 
 
 @pytest.fixture(scope="module")
