@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from apsber_bluesky.core import HITS, ScanFeedback
+from apsber_bluesky.core import HITS
 from apsber_bluesky.devices import FrameDetector
+from apsber_bluesky.plans._live_numbers import feedback_of
 
 logger = logging.getLogger(__name__)
 
@@ -17,11 +18,8 @@ def enough_hits(detector: FrameDetector, run_uid: str, wanted: int | None) -> bo
     """
     if wanted is None:
         return False
-    feedback = getattr(detector, "feedback", None)
-    if not isinstance(feedback, ScanFeedback):
-        logger.warning("%s has no feedback from processing; all frames are taken", detector.name)
-        return False
-    found = feedback.latest(run_uid, HITS)
+    feedback = feedback_of(detector)
+    found = None if feedback is None else feedback.latest(run_uid, HITS)
     if found is None or found.value < wanted:
         return False
     logger.info("run %s has %d hits in %d frames", run_uid, found.value, found.projections)

@@ -11,13 +11,22 @@ import bluesky.plan_stubs as bps
 from bluesky.utils import Msg, MsgGenerator
 
 from apsber_bluesky.core import SATURATED_PIXELS, LiveMetric, PlanError, ScanFeedback
-from apsber_bluesky.devices import Camera
+from apsber_bluesky.devices import Camera, FrameDetector
 
 logger = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.05
 #: How long a plan waits to hear of its flats [s].
 _PATIENCE_S: Final = 10.0
+
+
+def feedback_of(detector: FrameDetector) -> ScanFeedback | None:
+    """What the session gave the detector to ask processing with; None, and a warning, without."""
+    feedback = getattr(detector, "feedback", None)
+    if isinstance(feedback, ScanFeedback):
+        return feedback
+    logger.warning("%s has no feedback from processing", detector.name)
+    return None
 
 
 def wait_for_number(
@@ -48,9 +57,8 @@ def wait_for_number(
     LiveMetric or None
         The number, if there is one.
     """
-    feedback = getattr(camera, "feedback", None)
-    if not isinstance(feedback, ScanFeedback):
-        logger.warning("%s has no feedback from processing", camera.name)
+    feedback = feedback_of(camera)
+    if feedback is None:
         return None
     deadline = time.monotonic() + patience_s
     while True:

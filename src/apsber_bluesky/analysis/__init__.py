@@ -10,6 +10,7 @@ from apsber_bluesky.analysis._centre_pictures import draw_centre_slice, grey_ran
 from apsber_bluesky.analysis._centre_residual import centre_residual
 from apsber_bluesky.analysis._figures import draw_ortho_slices
 from apsber_bluesky.analysis._flat_stability import block_means, flat_stability
+from apsber_bluesky.analysis._fourier_correlation import RingCorrelation
 from apsber_bluesky.analysis._frame_counts import missing_frames
 from apsber_bluesky.analysis._limits import DEFAULT_LIMITS, NotApplicable, check_limits
 from apsber_bluesky.analysis._motion import SampleMotion, drift, motion, sample_motion
@@ -24,11 +25,7 @@ from apsber_bluesky.analysis._report_panels import (
     Panel,
 )
 from apsber_bluesky.analysis._reprojection import Project, reprojection_residual
-from apsber_bluesky.analysis._resolution import (
-    RingCorrelation,
-    fourier_ring_correlation,
-    resolution,
-)
+from apsber_bluesky.analysis._resolution import fourier_ring_correlation, resolution
 from apsber_bluesky.analysis._ring_score import ring_score
 from apsber_bluesky.analysis._segmentation import (
     SegmentedSlices,

@@ -6,23 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
-from apsber_bluesky.analysis._arrays import check_slices
-from apsber_bluesky.analysis._limits import NotApplicable, metric
-from apsber_bluesky.analysis._resolution import RingCorrelation, half_bit, soft_circle
-from apsber_bluesky.core import InputError, Limits, QualityMetric
+from apsber_bluesky.analysis._fourier_correlation import (
+    RingCorrelation,
+    check_halves,
+    correlate,
+    resolution_metric,
+    soft_circle,
+)
+from apsber_bluesky.analysis._limits import NotApplicable
+from apsber_bluesky.core import Limits, QualityMetric
 
 _SOURCE = (
     "Fourier shell correlation of half scans at the 1/2-bit threshold, M. van Heel and M. Schatz, "
     "J. Struct. Biol. 151 (2005) 250"
 )
 _LEAST_SLICES = 8
-_LEAST_SIZE = 16
 _LEAST_WAVES = 10.0
 _MOST_SIZE = 256
-_NYQUIST = 0.5
 
 
 def fourier_shell_correlation(first: ArrayLike, second: ArrayLike) -> RingCorrelation:
@@ -49,41 +51,15 @@ def fourier_shell_correlation(first: ArrayLike, second: ArrayLike) -> RingCorrel
     InputError
         If the shapes differ, the slices are smaller than 16 pixels or hold NaN.
     """
-    one, other = check_slices(first, "first half"), check_slices(second, "second half")
-    if one.shape != other.shape or one.shape[1] < _LEAST_SIZE:
-        raise InputError(
-            f"half scans have shapes {one.shape} and {other.shape}; they must be equal and at "
-            f"least {_LEAST_SIZE} pixels wide"
-        )
+    one, other = check_halves(first, second)
     if len(one) < _LEAST_SLICES:
         raise NotApplicable(f"{len(one)} slices are no block; {_LEAST_SLICES} are needed")
     one, other = _middle(one), _middle(other)
-    depth, size, _ = one.shape
-    mask = np.hanning(depth + 2)[1:-1, None, None] * soft_circle(one)
-    left, right = (scipy.fft.rfftn(_masked(half, mask)) for half in (one, other))
-    along, down = scipy.fft.fftfreq(depth), scipy.fft.fftfreq(size)
-    across = scipy.fft.rfftfreq(size)
-    radius = np.sqrt(along[:, None, None] ** 2 + down[:, None] ** 2 + across**2)
-    shell = np.rint(radius * size).astype(int)
-    # A column of the half spectrum stands for two of the whole, except at its ends.
-    twice = np.full(len(across), 2.0)
-    twice[0] = 1.0
-    if size % 2 == 0:
-        twice[-1] = 1.0
-
-    def per_shell(values: NDArray[Any]) -> NDArray[np.float64]:
-        summed = np.bincount(shell.ravel(), weights=(values * twice).ravel())
-        return np.asarray(summed[1 : size // 2])
-
-    cross = per_shell((left * np.conj(right)).real)
-    power = per_shell(np.abs(left) ** 2) * per_shell(np.abs(right) ** 2)
-    correlation = np.zeros_like(cross)
-    np.divide(cross, np.sqrt(power), out=correlation, where=power > 0)
-    free = per_shell(np.ones(shell.shape)) / 2 * float(np.mean(mask**2))
+    mask = np.hanning(len(one) + 2)[1:-1, None, None] * soft_circle(one)
+    found, free = correlate([(one, other)], mask)
     # The first shells hold too few waves to say anything.
     told = free >= _LEAST_WAVES
-    frequency = np.arange(1, size // 2) / size
-    return RingCorrelation(frequency[told], correlation[told], half_bit(free[told]))
+    return RingCorrelation(found.frequency[told], found.correlation[told], found.threshold[told])
 
 
 def resolution_3d(
@@ -116,13 +92,12 @@ def resolution_3d(
     InputError
         If the shapes differ, the slices are smaller than 16 pixels or hold NaN.
     """
-    cutoff = fourier_shell_correlation(first, second).cutoff
-    value = 1 / cutoff
-    notes = [f"{value * pixel_size_um:.3g} um"] if pixel_size_um else []
-    if cutoff >= _NYQUIST:
-        notes.append("limited by the pixel size")
-    return metric(
-        "resolution_3d", value, unit="px", source=_SOURCE, note="; ".join(notes), limits=limits
+    return resolution_metric(
+        "resolution_3d",
+        fourier_shell_correlation(first, second),
+        source=_SOURCE,
+        pixel_size_um=pixel_size_um,
+        limits=limits,
     )
 
 
@@ -131,8 +106,3 @@ def _middle(slices: NDArray[Any]) -> NDArray[Any]:
     kept = min(size, _MOST_SIZE)
     first = (size - kept) // 2
     return slices[:, first : first + kept, first : first + kept]
-
-
-def _masked(block: NDArray[Any], mask: NDArray[np.float64]) -> NDArray[np.float64]:
-    mean = float(np.sum(block * mask) / mask.sum())
-    return np.asarray((block - mean) * mask)
