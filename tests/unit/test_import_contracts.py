@@ -27,6 +27,8 @@ FORBIDDEN = {
     "apsber_bluesky.streaming": {"bluesky", "ophyd", "zarr", "p4p", "caproto"},
     "apsber_bluesky.storage": {"ophyd", "zmq", "p4p", "caproto"},
     "apsber_bluesky.session": {"p4p", "caproto"},
+    "apsber_bluesky.dashboard": {"p4p", "caproto"},
+    "apsber_bluesky.viewers": {"p4p", "caproto"},
     "apsber_bluesky.cli": {"p4p", "caproto"},
 }
 
@@ -48,8 +50,8 @@ def test_every_import_contract_of_setup_cfg_is_kept(repository: Path) -> None:
 def test_every_package_has_its_list_of_forbidden_imports(repository: Path) -> None:
     folders = (repository / "src" / "apsber_bluesky").iterdir()
     packages = {f"apsber_bluesky.{f.name}" for f in folders if (f / "__init__.py").is_file()}
-    # simulation is the IOC and may load what it needs; profiles holds data.
-    exempt = {"apsber_bluesky.simulation", "apsber_bluesky.profiles"}
+    # simulation is the IOC and may load what it needs; models and profiles hold data.
+    exempt = {f"apsber_bluesky.{name}" for name in ("simulation", "models", "profiles")}
     assert packages - exempt == set(FORBIDDEN) - {"apsber_bluesky"}
 
 

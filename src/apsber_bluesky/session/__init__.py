@@ -3,7 +3,12 @@
 from apsber_bluesky.session._devices import Devices, make_devices
 from apsber_bluesky.session._devices_alone import devices_alone
 from apsber_bluesky.session._epics import prepare_epics
-from apsber_bluesky.session._live_session import LiveSession, live_session
+from apsber_bluesky.session._live_session import (
+    LiveSession,
+    announce_session,
+    live_session,
+    withdraw_session,
+)
 from apsber_bluesky.session._namespace import make_namespace, running_in_queueserver
 from apsber_bluesky.session._plan_devices import device_types, devices_of
 from apsber_bluesky.session._queue_client import QueueClient
@@ -37,6 +42,7 @@ __all__ = [
     "Session",
     "SimulatedExamples",
     "Workplace",
+    "announce_session",
     "check_apart",
     "check_data_root",
     "device_types",
@@ -49,4 +55,5 @@ __all__ = [
     "running_in_queueserver",
     "simulate_examples",
     "start",
+    "withdraw_session",
 ]

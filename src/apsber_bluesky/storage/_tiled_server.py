@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import logging
 import socket
 import tempfile
 import threading
@@ -62,7 +63,7 @@ class TiledServer:
         from tiled.config import Authentication, StreamingCacheConfig
         from tiled.server.app import build_app
 
-        directory = directory.resolve()
+        self._directory = directory = directory.resolve()
         (directory / "data").mkdir(exist_ok=True)
         database = directory / "catalog.db"
         prepare_database(database)
@@ -102,6 +103,7 @@ class TiledServer:
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
+        _close_logs(self._directory)
 
 
 def prepare_database(path: Path) -> None:
@@ -190,3 +192,14 @@ def _log_to(directory: Path) -> dict[str, Any]:
         del settings["stream"]
         settings |= {"class": "logging.FileHandler", "filename": str(directory / name)}
     return config
+
+
+def _close_logs(directory: Path) -> None:
+    """Close the files that `_log_to` opened; loggers are the process's and outlive the server."""
+    for name in ("", *logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        files = (h for h in [*logger.handlers] if isinstance(h, logging.FileHandler))
+        for handler in files:
+            if Path(handler.baseFilename).parent == directory:
+                logger.removeHandler(handler)
+                handler.close()

@@ -20,7 +20,7 @@ from apsber_bluesky.dashboard._run_index import RunIndex
 from apsber_bluesky.dashboard._scan_view import view_run
 from apsber_bluesky.dashboard._volume_slices import VolumeSlices
 from apsber_bluesky.dashboard._watcher import Watcher
-from apsber_bluesky.session._live_session import announce_session, withdraw_session
+from apsber_bluesky.session import announce_session, withdraw_session
 from apsber_bluesky.storage import VolumeWriter
 from apsber_bluesky.streaming import ReceiverHealth
 

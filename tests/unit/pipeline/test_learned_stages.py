@@ -24,11 +24,6 @@ from apsber_bluesky.pipeline import (
     scan_memory_bytes,
     volume_bytes,
 )
-from apsber_bluesky.session._storage_stages import (
-    WriteRecord,
-    open_product_writer,
-    open_volume_writer,
-)
 from apsber_bluesky.storage import VolumeWriter, content_of, open_volume, read_volume_info
 
 torch = pytest.importorskip("torch")
@@ -44,15 +39,15 @@ def one_thread():
 
 
 @pytest.fixture
-def learned_run(make_run, make_pipeline, random_models, log):
+def learned_run(make_run, make_pipeline, random_models, log, storage_parts):
     """Send a run through reconstruction and the models."""
 
     def send(slab_slices=4, models=random_models, more=(), cancel_at="", **settings):
         processing = ProcessingSettings(
             engine="finufft", slab_slices=slab_slices, models=models, **settings
         )
-        followers, stages = learned_followers(processing, open_product_writer)
-        reconstruct = Reconstruct(processing, open_volume_writer, followers)
+        followers, stages = learned_followers(processing, storage_parts.product)
+        reconstruct = Reconstruct(processing, storage_parts.volume, followers)
         pipeline = make_pipeline(only=[FindCentre(processing), reconstruct, *stages, *more])
         log.on_stage = {cancel_at: pipeline.cancel}
         run = make_run()
@@ -114,8 +109,8 @@ def test_the_cut_into_slabs_does_not_matter(learned_run):
     assert checksums[0] == checksums[1] == checksums[2]
 
 
-def test_the_chain_names_models_levels_and_checksums(learned_run):
-    run = learned_run(more=[WriteRecord()], **both())
+def test_the_chain_names_models_levels_and_checksums(learned_run, storage_parts):
+    run = learned_run(more=[storage_parts.record], **both())
     stages = stages_of(run)
     assert [*stages][-4:] == ["reconstruct", "denoise", "segment", "record"]
     assert {stage.state for stage in stages.values()} == {"done"}
@@ -134,10 +129,10 @@ def test_the_chain_names_models_levels_and_checksums(learned_run):
     assert denoise["sequence_index"] + 1 == segment["sequence_index"]
 
 
-def test_the_nexus_record_shows_the_products(learned_run):
+def test_the_nexus_record_shows_the_products(learned_run, storage_parts):
     import h5py
 
-    run = learned_run(more=[WriteRecord()], **both())
+    run = learned_run(more=[storage_parts.record], **both())
     with h5py.File(run.folder.nexus) as file:
         results = file["entry/results"]
         assert results.attrs["default"] == "labels"
@@ -174,14 +169,14 @@ def is_missing(folder, models):
 
 @pytest.mark.parametrize("spoil", [wants_other_pixels, is_damaged, is_missing])
 def test_a_model_that_cannot_run_costs_its_products_and_no_more(
-    learned_run, log, tmp_path, random_models, spoil
+    learned_run, log, tmp_path, random_models, spoil, storage_parts
 ):
     import h5py
 
     folder = tmp_path / "models"
     folder.mkdir()
     told = spoil(folder, random_models)
-    run = learned_run(models=folder, more=[WriteRecord()], **both())
+    run = learned_run(models=folder, more=[storage_parts.record], **both())
     assert log.summary(run.uid)["state"] == "complete"
     warnings = {d["stage"]: d["message"] for _, event, d in log.messages if event == "warning"}
     assert told in warnings["denoise"]

@@ -11,7 +11,6 @@ import pytest
 
 from apsber_bluesky.core import AnalysisSettings, ModelInput, ProcessingSettings, RunLedger
 from apsber_bluesky.pipeline import FindCentre, Reconstruct, inference_stages
-from apsber_bluesky.session._storage_stages import open_product_writer, open_volume_writer
 from apsber_bluesky.storage import open_volume, read_volume_info
 
 torch = pytest.importorskip("torch")
@@ -64,16 +63,16 @@ def models(tmp_path):
 
 
 @pytest.fixture
-def inferred(make_run, make_pipeline, models):
+def inferred(make_run, make_pipeline, models, storage_parts):
     """Run some models on a run, and give it back."""
 
     def send(*inference):
         processing = ProcessingSettings(engine="finufft", slab_slices=4, models=models)
         own = [{"device": "cpu", **each} for each in inference]
         followers, stages = inference_stages(
-            AnalysisSettings(inference=own), models, open_product_writer, open_volume
+            AnalysisSettings(inference=own), models, storage_parts.product, open_volume
         )
-        reconstruct = Reconstruct(processing, open_volume_writer, followers)
+        reconstruct = Reconstruct(processing, storage_parts.volume, followers)
         run = make_run()
         run.send_through(make_pipeline(only=[FindCentre(processing), reconstruct, *stages]))
         return run

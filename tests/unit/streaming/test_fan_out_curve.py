@@ -83,7 +83,8 @@ def test_everybody_else_is_refused_on_both_sides_in_clear_words(
 ):
     with pytest.raises(ServiceError, match=told):
         indices(server, keys, own, of)
-    logged(caplog, "refused the connection of 127.0.0.1:", reason)
+    # Whoever hangs up at once may be gone before his address is read.
+    logged(caplog, "refused the connection of", reason)
     assert server.clients() == []
     assert indices(server, keys, "good") == [0, 1, 2]
 

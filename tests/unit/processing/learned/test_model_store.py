@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from apsber_bluesky.cli._app import app
+from apsber_bluesky.cli import app
 from apsber_bluesky.core import ConfigurationError, check_model_file, load_profile
 from apsber_bluesky.processing.learned import find_model, list_models
 

@@ -46,7 +46,10 @@ def small(recipe: Recipe) -> Recipe:
 
 DENOISER = small(denoiser_recipe(steps=6, batch=2, patch=16, checkpoint_steps=3))
 SEGMENTER = small(segmenter_recipe(3, steps=120, batch=4, patch=16, checkpoint_steps=60))
-SEGMENTER = replace(SEGMENTER, settings=replace(SEGMENTER.settings, learning_rate=1e-2))
+# So few weights in so few steps need all their digits.
+SEGMENTER = replace(
+    SEGMENTER, settings=replace(SEGMENTER.settings, learning_rate=1e-2, bfloat16=False)
+)
 
 
 def add_discs(folder: ExampleFolder, seed: int) -> None:
