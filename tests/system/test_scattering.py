@@ -247,7 +247,8 @@ def test_a_session_starts_with_an_eiger_that_never_connects(found):
 
 
 def test_records_that_an_older_ioc_lacks_are_named_once_and_worked_around(found):
-    (warning,) = found["connected"]
+    # On a busy machine an optional record of another detector may answer late, and is named, too.
+    (warning,) = (w for w in found["connected"] if w.startswith("eiger1:"))
     assert warning.startswith("eiger1: the IOC lacks some records:")
     assert "StreamVersion: the stream is the legacy one" in warning
     assert "Threshold2Energy" in warning
