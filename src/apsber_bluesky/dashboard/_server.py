@@ -62,12 +62,13 @@ class Dashboard:
             limit_concurrency=_CONNECTIONS,
             proxy_headers=False,
             server_header=False,
-            access_log=False,
             log_config=None,
             timeout_graceful_shutdown=1,
             ssl_certfile=settings.certificate,
             ssl_keyfile=settings.private_key,
         )
+        # Told at once, uvicorn would take its log away from every server of this process.
+        config.access_log = False
         try:
             config.load()
         except OSError as error:
