@@ -26,7 +26,8 @@ FORBIDDEN = {
     "apsber_bluesky.pipeline": {"bluesky", "ophyd", "zmq", "p4p", "caproto"},
     "apsber_bluesky.streaming": {"bluesky", "ophyd", "zarr", "p4p", "caproto"},
     "apsber_bluesky.storage": {"ophyd", "zmq", "p4p", "caproto"},
-    "apsber_bluesky.session": {"p4p", "caproto"},
+    # Every process of a session loads it, most of which compute nothing.
+    "apsber_bluesky.session": {"p4p", "caproto", "numba", "scipy"},
     "apsber_bluesky.dashboard": {"p4p", "caproto"},
     "apsber_bluesky.viewers": {"p4p", "caproto"},
     "apsber_bluesky.cli": {"p4p", "caproto"},

@@ -1,5 +1,8 @@
 """A working beamline session from one profile: ``start("simulated")``."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from apsber_bluesky.session._devices import Devices, make_devices
 from apsber_bluesky.session._devices_alone import devices_alone
 from apsber_bluesky.session._epics import prepare_epics
@@ -17,14 +20,21 @@ from apsber_bluesky.session._queue_server import QUEUE_PORT, QueueServer
 from apsber_bluesky.session._registry import DeviceNotFoundError, DeviceRegistry
 from apsber_bluesky.session._services import ServiceProcess
 from apsber_bluesky.session._session import Session, start
-from apsber_bluesky.session._simulated_examples import (
-    HELD_OUT_SEED,
-    SIMULATED_CLASSES,
-    SimulatedExamples,
-    check_apart,
-    simulate_examples,
-)
 from apsber_bluesky.session._workplace import Workplace, check_data_root
+
+if TYPE_CHECKING:
+    from apsber_bluesky.session._simulated_examples import (
+        HELD_OUT_SEED,
+        SIMULATED_CLASSES,
+        SimulatedExamples,
+        check_apart,
+        simulate_examples,
+    )
+    from apsber_bluesky.session._storage_stages import (
+        WriteRecord,
+        open_product_writer,
+        open_volume_writer,
+    )
 
 __all__ = [
     "HELD_OUT_SEED",
@@ -42,6 +52,7 @@ __all__ = [
     "Session",
     "SimulatedExamples",
     "Workplace",
+    "WriteRecord",
     "announce_session",
     "check_apart",
     "check_data_root",
@@ -51,9 +62,31 @@ __all__ = [
     "live_session",
     "make_devices",
     "make_namespace",
+    "open_product_writer",
+    "open_volume_writer",
     "prepare_epics",
     "running_in_queueserver",
     "simulate_examples",
     "start",
     "withdraw_session",
 ]
+
+# They load the pipeline and the simulation, for which no process of a session should wait that
+# does not process frames itself.
+_LATE = {
+    "_simulated_examples": (
+        "HELD_OUT_SEED",
+        "SIMULATED_CLASSES",
+        "SimulatedExamples",
+        "check_apart",
+        "simulate_examples",
+    ),
+    "_storage_stages": ("WriteRecord", "open_product_writer", "open_volume_writer"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LATE.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

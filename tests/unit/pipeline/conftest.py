@@ -27,13 +27,11 @@ from apsber_bluesky.pipeline import (
     Assess,
     DrawFigures,
     FindCentre,
-    Product,
     Reconstruct,
-    RunContext,
     TomographyPipeline,
 )
+from apsber_bluesky.session import WriteRecord, open_product_writer, open_volume_writer
 from apsber_bluesky.simulation import Detector, make_phantom
-from apsber_bluesky.storage import VolumeWriter, content_of, write_nexus
 from apsber_bluesky.streaming import RingOrFileSource
 
 ROWS, COLUMNS, PROJECTIONS, REFERENCES = 10, 40, 48, 4
@@ -143,45 +141,12 @@ class Run:
         pipeline.end_run(self.uid, "success", "")
 
 
-def open_volume(folder: RunFolder, shape: tuple[int, int, int], voxel_size_um: float | None) -> Any:
-    """Where slabs go, as the session has it."""
-    return VolumeWriter(folder.volume, shape, voxel_size_um=voxel_size_um)
-
-
-def open_product(
-    folder: RunFolder, product: Product, shape: tuple[int, int, int], voxel_size_um: float | None
-) -> Any:
-    """Where what a model makes goes, as the session has it."""
-    content = content_of(product.kind, **product.about)
-    path = folder.product(product.name)
-    return VolumeWriter(path, shape, voxel_size_um=voxel_size_um, content=content)
-
-
-class WriteRecord:
-    """The stage that writes ``run.nxs``, as the session has it."""
-
-    name = "record"
-    essential = True
-
-    def run(self, context: RunContext) -> None:
-        """Write it."""
-        findings = context.findings
-        write_nexus(
-            context.folder,
-            context.run,
-            processes=findings.processes,
-            books=findings.books,
-            centre_px=findings.centre_px,
-            quality=findings.quality,
-            exit_status=context.exit_status,
-            notes=findings.notes,
-        )
-
-
 @pytest.fixture
 def storage_parts():
     """What the session joins to the pipeline."""
-    return SimpleNamespace(volume=open_volume, product=open_product, record=WriteRecord())
+    return SimpleNamespace(
+        volume=open_volume_writer, product=open_product_writer, record=WriteRecord()
+    )
 
 
 @pytest.fixture
@@ -233,7 +198,7 @@ def make_pipeline(tmp_path, log):
         processing = ProcessingSettings(**{"slab_slices": 4, "engine": "finufft", **settings})
         stages = only or [
             FindCentre(processing),
-            Reconstruct(processing, open_volume),
+            Reconstruct(processing, open_volume_writer),
             *([Assess(AnalysisSettings(), processing), DrawFigures()] if judged else []),
         ]
         pipeline = TomographyPipeline(
