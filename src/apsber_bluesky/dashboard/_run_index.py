@@ -18,7 +18,7 @@ from apsber_bluesky.core import (
 
 Description = dict[str, Any]
 
-_FACTS: Final = (
+FACTS: Final = (
     "uid",
     "proposal",
     "scan_id",
@@ -138,7 +138,7 @@ def _summary(folder: RunFolder) -> Description:
         run = describe_run(folder)
     except (ApsberError, *_STRANGE) as error:
         nothing: Description = {
-            **dict.fromkeys(_FACTS),
+            **dict.fromkeys(FACTS),
             "detectors": [],
             "frames": {},
             "verdict": None,
@@ -147,7 +147,7 @@ def _summary(folder: RunFolder) -> Description:
         return {**nothing, **found, "state": "unreadable", "reason": str(error)}
     totals = ("expected", "written", "used", "num_missing", "num_incomplete")
     return {
-        **{name: run[name] for name in _FACTS},
+        **{name: run[name] for name in FACTS},
         "frames": {name: run["frames"].get(name, 0) for name in totals},
         "verdict": run["quality"].get("verdict"),
         "archived": "receipt" in run["products"],

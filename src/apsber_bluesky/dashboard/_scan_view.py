@@ -7,25 +7,12 @@ import math
 from typing import Any, Final
 
 from apsber_bluesky.core import RunFolder, SeriesBooks, StorageError, describe_run
+from apsber_bluesky.dashboard._run_index import FACTS
 from apsber_bluesky.storage import Receipt
 
 logger = logging.getLogger(__name__)
 
-_FACTS: Final = (
-    "uid",
-    "proposal",
-    "scan_id",
-    "plan_name",
-    "sample",
-    "technique",
-    "detectors",
-    "start_time_s",
-    "scan",
-    "state",
-    "reason",
-    "folder",
-    "quality",
-)
+_FACTS: Final = (*FACTS, "scan", "folder", "quality")
 _COUNTS: Final = ("expected", "received", "written", "used", "duplicated", "refused")
 
 

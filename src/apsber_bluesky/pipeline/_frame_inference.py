@@ -13,12 +13,12 @@ from apsber_bluesky.core import (
     PARTIAL_SUFFIX,
     InferenceSettings,
     InputError,
-    ModelCard,
     explain_disk_errors,
     file_checksum,
     sync_directory,
     sync_file,
 )
+from apsber_bluesky.pipeline._class_probabilities import class_probabilities
 from apsber_bluesky.pipeline._context import RunContext
 from apsber_bluesky.pipeline._frame_stage import FrameStage, missing_frames_of
 
@@ -94,7 +94,7 @@ class _Inference:
         answer = self._model.apply(self._photons(first, images)[:, None])
         values: dict[str, NDArray[Any]] = {"frame": np.arange(first, first + len(images))}
         if card.task == "classify":
-            values["probability"] = _probabilities(answer, card)
+            values["probability"] = class_probabilities(card, answer).astype(np.float32)
             values["label"] = answer.argmax(axis=1).astype(np.uint8)
         elif card.task == "segment":
             values["label"] = answer.argmax(axis=1).astype(np.uint8)
@@ -168,10 +168,3 @@ class _Inference:
             self._file.close()
             self._file = None
             self._partial.unlink(missing_ok=True)
-
-
-def _probabilities(logits: NDArray[np.float32], card: ModelCard) -> NDArray[np.float32]:
-    scaled = logits / card.temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    shares: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-    return shares

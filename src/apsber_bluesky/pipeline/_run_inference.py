@@ -22,6 +22,7 @@ from apsber_bluesky.core import (
     explain_disk_errors,
     write_json,
 )
+from apsber_bluesky.pipeline._class_probabilities import class_probabilities
 from apsber_bluesky.pipeline._context import Findings, RunContext, Stage
 from apsber_bluesky.pipeline._followers import VOLUME, FinishFollower, SlabFollower
 from apsber_bluesky.pipeline._learned_passes import (
@@ -56,7 +57,7 @@ class InferencePass(LearnedPass):
     def enter(self, findings: Findings) -> None:
         """Tell how the slices were classified."""
         if self._card is not None and self._scores:
-            scores = _probabilities(self._card, np.concatenate(self._scores))
+            scores = class_probabilities(self._card, np.concatenate(self._scores))
             own = {"classes": self._card.classes, "slices": scores.tolist()}
             findings.inference[f"{self._card.name} on volume"] = own
 
@@ -121,7 +122,8 @@ class InferSlices:
         outputs = {}
         if card.task == "classify":
             of_planes = {
-                plane: _probabilities(card, answer)[0].tolist() for plane, answer in answers.items()
+                plane: class_probabilities(card, answer)[0].tolist()
+                for plane, answer in answers.items()
             }
             own = {"classes": card.classes, **of_planes}
             context.findings.inference[f"{card.name} on slices"] = own
@@ -233,12 +235,6 @@ def _stream(
 
 def _images(answer: Any) -> NDArray[Any]:
     return np.asarray(getattr(answer, "labels", answer))
-
-
-def _probabilities(card: ModelCard, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    scaled = logits.astype(np.float64) / card.temperature
-    scaled = np.exp(scaled - scaled.max(-1, keepdims=True))
-    return np.asarray(scaled / scaled.sum(-1, keepdims=True))
 
 
 def _check_name(card: ModelCard) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
 
 import msgpack
 import zmq
@@ -19,6 +19,7 @@ from apsber_bluesky.streaming._messages import bound_address
 
 MAXIMUM_HEADER_BYTES: Final = 1024
 _LENGTH: Final = struct.Struct("<I")
+_Shown = TypeVar("_Shown")
 
 
 class ConflatedPublisher:
@@ -85,13 +86,15 @@ class ConflatedPublisher:
                 self._context.term()
 
 
-class ConflatedSubscriber:
+class ConflatedSubscriber(Generic[_Shown]):
     """The other end of a `ConflatedPublisher`.
 
     Parameters
     ----------
     address : str
         Where the publisher is.
+    read : callable
+        Makes of a message what was shown; raises `FrameError` if it is something else.
     maximum_bytes : int
         Larger messages are refused by the socket.
     keys : ClientKeys or None
@@ -103,7 +106,15 @@ class ConflatedSubscriber:
         If the address is none.
     """
 
-    def __init__(self, address: str, *, maximum_bytes: int, keys: ClientKeys | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        read: Callable[[bytes], _Shown],
+        *,
+        maximum_bytes: int,
+        keys: ClientKeys | None = None,
+    ) -> None:
+        self._read = read
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.conflate = True
@@ -123,12 +134,17 @@ class ConflatedSubscriber:
                 " 'tcp://beamline:5557'"
             ) from error
 
-    def latest(self, timeout_s: float) -> bytes | None:
-        """The newest message that has not been seen yet, None when none comes in time."""
+    def latest(self, timeout_s: float) -> _Shown | None:
+        """The newest that has not been seen yet, None when nothing comes in time.
+
+        Raises
+        ------
+        FrameError
+            If something else was published.
+        """
         if not self._socket.poll(int(timeout_s * 1000)):
             return None
-        message: bytes = self._socket.recv()
-        return message
+        return self._read(self._socket.recv())
 
     def close(self) -> None:
         """Close the socket."""

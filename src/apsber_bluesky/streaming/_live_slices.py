@@ -24,7 +24,7 @@ _NUMBERS: Final = ("centre_px", "window_deg", "latency_s")
 _TEXTS: Final = ("run_uid", "centre_from")
 
 
-class SlicePublisher:
+class SlicePublisher(ConflatedPublisher):
     """Show the newest slices to processes of this computer; showing never waits.
 
     Attributes
@@ -33,24 +33,16 @@ class SlicePublisher:
         Where a `SliceSubscriber` finds them.
     """
 
-    def __init__(self) -> None:
-        self._publisher = ConflatedPublisher()
-        self.address = self._publisher.address
-
     def show(self, view: LiveView) -> None:
         """Show slices; those not yet seen by somebody are replaced."""
         rows, columns = view.planes["xz"].shape
         values = {name: getattr(view, name) for name in (*_COUNTS, *_NUMBERS, *_TEXTS)}
         header = {"protocol": PROTOCOL, "rows": rows, "columns": columns, **values}
         planes = (np.ascontiguousarray(view.planes[name], _PIXEL) for name in PLANES)
-        self._publisher.send(header, *(plane.data for plane in planes))
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._publisher.close()
+        self.send(header, *(plane.data for plane in planes))
 
 
-class SliceSubscriber:
+class SliceSubscriber(ConflatedSubscriber[LiveView]):
     """See the newest slices.
 
     Parameters
@@ -65,22 +57,7 @@ class SliceSubscriber:
     """
 
     def __init__(self, address: str) -> None:
-        self._subscriber = ConflatedSubscriber(address, maximum_bytes=MAXIMUM_SLICES_BYTES)
-
-    def latest(self, timeout_s: float) -> LiveView | None:
-        """The newest slices that have not been seen yet, None when none come in time.
-
-        Raises
-        ------
-        FrameError
-            If something else was published.
-        """
-        message = self._subscriber.latest(timeout_s)
-        return None if message is None else parse_slices(message)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._subscriber.close()
+        super().__init__(address, parse_slices, maximum_bytes=MAXIMUM_SLICES_BYTES)
 
 
 def parse_slices(message: bytes) -> LiveView:

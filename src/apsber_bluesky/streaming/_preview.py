@@ -46,7 +46,7 @@ class Preview:
     pixels: NDArray[Any]
 
 
-class PreviewPublisher:
+class PreviewPublisher(ConflatedPublisher):
     """Show the newest frame on a conflated PUB socket; showing never waits.
 
     Parameters
@@ -84,24 +84,17 @@ class PreviewPublisher:
         if binning < 1:
             raise InputError(f"binning of the preview is {binning}; give 1 or more")
         self._binning = binning
-        self._publisher = ConflatedPublisher(
-            address, authenticator=authenticator, allow_plain=allow_plain
-        )
-        self.address = self._publisher.address
+        super().__init__(address, authenticator=authenticator, allow_plain=allow_plain)
 
     def show(self, run_uid: str, stream: str, index: int, pixels: NDArray[Any]) -> None:
         """Show a frame, shape ``(rows, columns)``; one not yet seen by somebody is replaced."""
         small = bin_frame(pixels, self._binning)
         rows, columns = small.shape
         values = (PROTOCOL, run_uid, stream, index, small.dtype.str, rows, columns)
-        self._publisher.send(dict(zip(_KEYS, values, strict=True)), small.data)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._publisher.close()
+        self.send(dict(zip(_KEYS, values, strict=True)), small.data)
 
 
-class PreviewSubscriber:
+class PreviewSubscriber(ConflatedSubscriber[Preview]):
     """See the newest frame.
 
     Parameters
@@ -118,24 +111,7 @@ class PreviewSubscriber:
     """
 
     def __init__(self, address: str, *, keys: ClientKeys | None = None) -> None:
-        self._subscriber = ConflatedSubscriber(
-            address, maximum_bytes=MAXIMUM_FRAME_BYTES, keys=keys
-        )
-
-    def latest(self, timeout_s: float) -> Preview | None:
-        """The newest frame that has not been seen yet, None when none comes in time.
-
-        Raises
-        ------
-        FrameError
-            If something else was published.
-        """
-        message = self._subscriber.latest(timeout_s)
-        return None if message is None else parse_preview(message)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._subscriber.close()
+        super().__init__(address, parse_preview, maximum_bytes=MAXIMUM_FRAME_BYTES, keys=keys)
 
 
 def bin_frame(pixels: NDArray[Any], binning: int) -> NDArray[Any]:

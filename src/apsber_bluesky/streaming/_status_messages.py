@@ -17,7 +17,7 @@ PROTOCOL: Final = "apsber-status/1"
 MAXIMUM_STATUS_BYTES: Final = 1 << 20
 
 
-class StatusPublisher:
+class StatusPublisher(ConflatedPublisher):
     """Show a state to processes of this computer; showing never waits.
 
     Attributes
@@ -26,20 +26,12 @@ class StatusPublisher:
         Where a `StatusSubscriber` finds it.
     """
 
-    def __init__(self) -> None:
-        self._publisher = ConflatedPublisher()
-        self.address = self._publisher.address
-
     def show(self, state: Mapping[str, Any]) -> None:
         """Show plain JSON values; a state not yet seen by somebody is replaced."""
-        self._publisher.send({"protocol": PROTOCOL}, json.dumps(state).encode())
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._publisher.close()
+        self.send({"protocol": PROTOCOL}, json.dumps(state).encode())
 
 
-class StatusSubscriber:
+class StatusSubscriber(ConflatedSubscriber[dict[str, Any]]):
     """See the newest state.
 
     Parameters
@@ -54,22 +46,7 @@ class StatusSubscriber:
     """
 
     def __init__(self, address: str) -> None:
-        self._subscriber = ConflatedSubscriber(address, maximum_bytes=MAXIMUM_STATUS_BYTES)
-
-    def latest(self, timeout_s: float) -> dict[str, Any] | None:
-        """The newest state that has not been seen yet, None when none comes in time.
-
-        Raises
-        ------
-        FrameError
-            If something else was published.
-        """
-        message = self._subscriber.latest(timeout_s)
-        return None if message is None else _parse(message)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._subscriber.close()
+        super().__init__(address, _parse, maximum_bytes=MAXIMUM_STATUS_BYTES)
 
 
 def _parse(message: bytes) -> dict[str, Any]:

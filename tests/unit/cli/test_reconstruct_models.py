@@ -11,18 +11,13 @@ import zarr
 from apsber_bluesky.core import DenoiseSettings, SegmentSettings
 from apsber_bluesky.storage import open_volume, read_volume_info
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
 ENGINE = ("--engine", "finufft", "--centre", 30.4, "--jobs", 1)
 MODELS = ("--denoise", "random-denoiser", "--segment", "random-segmenter", "--device", "cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_products_lie_beside_the_volume_and_tell_how_they_came_about(

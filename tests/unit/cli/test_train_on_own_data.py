@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,10 @@ from apsber_bluesky.processing.learned import (
 )
 from apsber_bluesky.storage import VolumeWriter, open_volume
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = ("--batch", "2", "--patch", "32", "--jobs", "1")
 SHAPE = (8, 64, 64)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def result_of(outcome: Any) -> dict[str, Any]:

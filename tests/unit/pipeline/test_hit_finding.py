@@ -237,9 +237,7 @@ def test_without_a_photon_energy_energies_are_no_photons(bench, frames, jungfrau
 # -- models of the registry
 
 
-def test_the_shipped_model_looks_at_frames(bench, frames):
-    torch = pytest.importorskip("torch")
-    torch.set_num_threads(1)
+def test_the_shipped_model_looks_at_frames(bench, frames, one_thread):
     model = FrameInference(InferenceSettings(model="bragg-hits", on="frames"))
     one = bench(model)
     folder = one.take(frames)

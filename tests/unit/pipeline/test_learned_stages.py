@@ -26,16 +26,9 @@ from apsber_bluesky.pipeline import (
 )
 from apsber_bluesky.storage import VolumeWriter, content_of, open_volume, read_volume_info
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("one_thread")
 VOXEL_M = 5e-6
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

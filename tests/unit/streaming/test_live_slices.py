@@ -205,6 +205,6 @@ def test_what_is_no_message_is_left_out(served, publisher):
     pvs.start()
     deadline = time.monotonic() + 20
     while client.get(f"{prefix}Live:XY", timeout=20).raw.uniqueId != 4:
-        publisher._publisher.send({"protocol": "something else"})
+        publisher.send({"protocol": "something else"})
         publisher.show(view_of(4))
         assert time.monotonic() < deadline
